@@ -1,0 +1,1 @@
+"""How data sets come to be and how batches reach the devices."""

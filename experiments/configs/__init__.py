@@ -1,0 +1,1 @@
+"""Configs: default.py holds every key; the others are diffs against it."""

@@ -1,0 +1,1 @@
+"""What one does with a latent: interpolate it, swap its sections."""

@@ -1,0 +1,1 @@
+"""What is trained: one file a method, all behind the Protocol in base.py."""

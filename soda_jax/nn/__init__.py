@@ -1,0 +1,1 @@
+"""Linen modules, used only through `init` and `apply`."""
