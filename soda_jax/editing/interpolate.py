@@ -1,0 +1,37 @@
+"""Strips of latents between two: straight (1) or along the arc between their directions (2, Shoemake 1985).
+
+lerp(f)  = (1 - f) a + f b                                            (1)
+slerp(f) = r (sin((1 - f) w) a/|a| + sin(f w) b/|b|) / sin w          (2)  w: angle, r = (1 - f)|a| + f|b|
+"""
+
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+PARALLEL = 1e-4  # below this sine the arc cannot be told from the chord
+
+
+def fractions(count: int) -> Float[Array, " n"]:
+    """0 to 1 in equal steps. Raises ValueError for fewer than 2."""
+    if count < 2:
+        raise ValueError(f"a strip has 2 latents or more, found count={count}")
+    return jnp.linspace(0.0, 1.0, count)
+
+
+def lerp(a: Float[Array, "s d"], b: Float[Array, "s d"], count: int) -> Float[Array, "n s d"]:
+    """(1) at `count` equal steps; the first is a, the last is b."""
+    f = fractions(count)[:, None, None]
+    return (1.0 - f) * a[None] + f * b[None]
+
+
+def slerp(a: Float[Array, "s d"], b: Float[Array, "s d"], count: int) -> Float[Array, "n s d"]:
+    """(2) over the whole latent as one vector; (1) where there is no arc between the two."""
+    f = fractions(count)[:, None, None]
+    length_a, length_b = jnp.linalg.norm(a), jnp.linalg.norm(b)
+    tiny = jnp.finfo(a.dtype).tiny
+    unit_a, unit_b = a / jnp.maximum(length_a, tiny), b / jnp.maximum(length_b, tiny)
+    angle = jnp.arccos(jnp.clip(jnp.sum(unit_a * unit_b), -1.0, 1.0))
+    defined = (jnp.sin(angle) > PARALLEL) & (length_a > 0) & (length_b > 0)
+    sine = jnp.where(defined, jnp.sin(angle), 1.0)
+    arc = (jnp.sin((1.0 - f) * angle) * unit_a[None] + jnp.sin(f * angle) * unit_b[None]) / sine
+    radius = (1.0 - f) * length_a + f * length_b
+    return jnp.where(defined, radius * arc, lerp(a, b, count))

@@ -1,0 +1,62 @@
+"""What every method is to the rest of the project: three pure functions behind one Protocol.
+
+`variables` is `{"params": {...}, "batch_stats": {...}}`; a batch maps names to arrays whose first axis is the
+batch; images in it are uint8 NHWC and become floats in [-1, 1] here, on the device.
+"""
+
+from collections.abc import Mapping
+from typing import Protocol
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float, Key, UInt8
+
+from soda_jax.types import Batch, Bytes, Features, Image, Keys, Latent, Tree
+
+BatchSpec = Mapping[str, jax.ShapeDtypeStruct]  # name -> shape and dtype of one global batch
+Scalar = Float[Array, ""]
+
+
+class Method(Protocol):
+    """What the loop, the probe, the report and the export know of a method."""
+
+    def init(self, key: Key[Array, ""], spec: BatchSpec) -> Tree:
+        """Fresh variables for batches of this spec."""
+        ...
+
+    def loss(self, variables: Tree, batch: Batch, keys: Keys, train: bool = True) -> tuple[Scalar, dict]:
+        """The mean loss and `{"metrics": {name: scalar}, "batch_stats": new statistics}`.
+
+        `keys` holds one key per example: the draws of an example do not depend on how the batch is cut.
+        """
+        ...
+
+    def encode(self, variables: Tree, images: Image | Bytes) -> Features:
+        """Named flat features `[b, n]`, without noise or dropout; needs the encoder's variables only."""
+        ...
+
+
+class LatentMethod(Method, Protocol):
+    """A method whose denoiser is guided by a latent z: what the latent monitor needs."""
+
+    def latent(self, variables: Tree, source: Image | Bytes) -> Latent:
+        """z of each source, in eval mode."""
+        ...
+
+    def loss_given_latent(
+        self, variables: Tree, z: Latent, batch: Batch, keys: Keys, train: bool = False
+    ) -> Float[Array, " b"]:
+        """The loss of each example when the denoiser is given this z, whatever its origin."""
+        ...
+
+
+def to_float(images: UInt8[Array, "..."] | Float[Array, "..."]) -> Float[Array, "..."]:
+    """0..255 to [-1, 1]; floats count as scaled already."""
+    if jnp.issubdtype(images.dtype, jnp.floating):
+        return images
+    return images.astype(jnp.float32) / 127.5 - 1.0
+
+
+def to_uint8(images: Float[Array, "..."]) -> UInt8[Array, "..."]:
+    """[-1, 1] to 0..255, rounded; what lies outside is clipped."""
+    return jnp.clip(jnp.round((images + 1.0) * 127.5), 0.0, 255.0).astype(jnp.uint8)
