@@ -1,0 +1,111 @@
+"""ResNet encoders (arXiv 1512.03385): an image becomes the latent z and pooled features.
+
+Block and stage layout are those of the common "v1.5": post-activation, the stride on the 3x3 convolution.
+Xavier initialisation as in SODA (arXiv 2311.17901).
+"""
+
+from typing import Any, Literal
+
+import jax.numpy as jnp
+from flax import linen as nn
+from jaxtyping import Array, Float
+
+from soda_jax.nn.conv import Conv
+from soda_jax.types import Features, Image
+
+STAGES = {18: (2, 2, 2, 2), 34: (3, 4, 6, 3), 50: (3, 4, 6, 3), 101: (3, 4, 23, 3)}  # blocks of each stage
+STEMS = {"imagenet": (7, 2), "small": (3, 1), "strided": (3, 2)}  # kernel and stride
+XAVIER = nn.initializers.xavier_uniform()
+
+
+class NormalisedConv(nn.Module):
+    """Convolution without bias, then BatchNorm with float32 statistics (running mean: 0.9 old + 0.1 new)."""
+
+    features: int
+    kernel: int
+    stride: int = 1
+    dtype: Any = jnp.float32
+
+    @nn.compact
+    def __call__(self, x: Image, train: bool) -> Image:
+        conv = Conv(self.features, self.kernel, self.stride, self.dtype, XAVIER, use_bias=False, name="conv")
+        norm = nn.BatchNorm(not train, momentum=0.9, epsilon=1e-5, dtype=self.dtype, name="norm")
+        return norm(conv(x))
+
+
+class ResNetBlock(nn.Module):
+    """relu(x + f(x)), f two 3x3 convolutions or a 1x1, 3x3, 1x1 bottleneck that ends four times as wide."""
+
+    width: int
+    stride: int
+    bottleneck: bool
+    dtype: Any = jnp.float32
+
+    def layout(self) -> tuple[tuple[int, int, int], ...]:
+        """(features, kernel, stride) of each convolution."""
+        if self.bottleneck:
+            return (self.width, 1, 1), (self.width, 3, self.stride), (4 * self.width, 1, 1)
+        return (self.width, 3, self.stride), (self.width, 3, 1)
+
+    @nn.compact
+    def __call__(self, x: Image, train: bool) -> Image:
+        h = x
+        for i, (features, kernel, stride) in enumerate(self.layout()):
+            h = nn.relu(h) if i else h
+            h = NormalisedConv(features, kernel, stride, self.dtype, name=f"conv{i}")(h, train)
+        if x.shape != h.shape:
+            x = NormalisedConv(h.shape[-1], 1, self.stride, self.dtype, name="shortcut")(x, train)
+        return nn.relu(x + h)
+
+
+class ResNet(nn.Module):
+    """ResNet encoder. Stems: "imagenet" 7x7 / 2 and max-pool, "small" 3x3 / 1, "strided" 3x3 / 2.
+
+    Returns z [b, latent_dim] and every named activation: "stem", "stage1/block1", ..., "pooled" [b, n] and
+    "z", the last two in float32. ValueError for an unknown depth or stem.
+    """
+
+    depth: int
+    latent_dim: int
+    width: int = 64
+    stem: Literal["imagenet", "small", "strided"] = "imagenet"
+    dtype: Any = jnp.float32
+
+    @nn.compact
+    def __call__(self, images: Image, train: bool = False) -> tuple[Float[Array, "b n"], Features]:
+        check_choice("model.encoder", f"resnet{self.depth}", [f"resnet{depth}" for depth in STAGES])
+        check_choice("model.stem", self.stem, list(STEMS))
+        h = self.enter(images, train)
+        features = {"stem": h} | self.stages(h, train)
+        features["pooled"] = list(features.values())[-1].astype(jnp.float32).mean((1, 2))
+        head = nn.Dense(self.latent_dim, kernel_init=XAVIER, name="head")
+        features["z"] = head(features["pooled"])
+        return features["z"], features
+
+    def enter(self, images: Image, train: bool) -> Image:
+        """The stem."""
+        kernel, stride = STEMS[self.stem]
+        h = nn.relu(NormalisedConv(self.width, kernel, stride, self.dtype, name="stem")(images, train))
+        return nn.max_pool(h, (3, 3), (2, 2), ((1, 1), (1, 1))) if self.stem == "imagenet" else h
+
+    def stages(self, h: Image, train: bool) -> Features:
+        """Four stages, each but the first at half the resolution and twice the width of the one before."""
+        features = {}
+        for stage, blocks in enumerate(STAGES[self.depth]):
+            for block in range(blocks):
+                stride = 2 if stage and not block else 1
+                layer = ResNetBlock(
+                    self.width * 2**stage,
+                    stride,
+                    bottleneck=self.depth >= 50,
+                    dtype=self.dtype,
+                    name=f"stage{stage + 1}_block{block + 1}",
+                )
+                features[f"stage{stage + 1}/block{block + 1}"] = h = layer(h, train)
+        return features
+
+
+def check_choice(key: str, value: str, legal: list[str]) -> None:
+    """Raise ValueError that names the config key unless the value is legal."""
+    if value not in legal:
+        raise ValueError(f"{key}={value!r} is unknown: take one of {', '.join(legal)}")
