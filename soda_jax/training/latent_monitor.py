@@ -96,7 +96,7 @@ def warning(values: Mapping[str, float | Array]) -> str | None:
         return (
             f"The denoiser ignores the latent: with the z of another image its loss is "
             f"{v['loss_shuffled']:.4f} instead of {v['loss_true']:.4f}. Normal in the first steps; if it "
-            "lasts, raise optimizer.encoder_ratio, take diffusion.schedule=inverted, or make the views closer."
+            "lasts, try diffusion.schedule=inverted, closer views, or a higher optimizer.encoder_ratio."
         )
     if v["effective_rank"] < 2:
         return (

@@ -1,0 +1,68 @@
+"""Networks small enough that a test compiles them in a second, behind the seams of the real ones."""
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from soda_jax.diffusion.schedules import Schedule
+from soda_jax.methods.soda import SODA
+
+SIZE = 8
+
+
+class Encoder(nn.Module):
+    """One convolution, a norm (BatchNorm or none), one layer."""
+
+    latent_dim: int = 6
+    batch_norm: bool = False
+
+    @nn.compact
+    def __call__(self, images, train):
+        x = nn.Conv(8, (3, 3), strides=2)(images)
+        if self.batch_norm:
+            x = nn.BatchNorm(use_running_average=not train, momentum=0.9)(x)
+        pooled = jnp.mean(nn.silu(x), axis=(1, 2))
+        z = nn.Dense(self.latent_dim)(pooled)
+        return z, {"pooled": pooled, "z": z}
+
+
+class Denoiser(nn.Module):
+    """Two convolutions; section i of z shifts the i-th third of the channels."""
+
+    sections: int = 3
+    listens: bool = True
+    dropout: float = 0.0
+
+    @nn.compact
+    def __call__(self, xt, t, z, train=False):
+        shifts = nn.vmap(
+            nn.Dense, variable_axes={"params": 0}, split_rngs={"params": True}, in_axes=1, out_axes=1
+        )
+        shift = shifts(4)(nn.silu(z)).reshape(z.shape[0], -1)
+        shift = shift if self.listens else jnp.zeros_like(shift)
+        x = nn.Conv(12, (3, 3))(xt) + shift[:, None, None] + nn.Dense(12)(t[:, None])[:, None, None]
+        x = nn.Dropout(self.dropout)(nn.silu(x), deterministic=not train)
+        return nn.Conv(xt.shape[-1], (3, 3))(x), {}
+
+
+def soda(**changes) -> SODA:
+    """A SODA of the tiny networks."""
+    fields = {"encoder": Encoder(), "denoiser": Denoiser(), "schedule": Schedule()}
+    return SODA(**{**fields, **changes})
+
+
+def batch(size=16, channels=1, seed=0):
+    """Two views of blobs: the target is the source moved by one pixel."""
+    rng = np.random.default_rng(seed)
+    images = rng.integers(0, 256, (size, 2, 2, channels)).repeat(4, axis=1).repeat(4, axis=2)
+    return {
+        "source": jnp.asarray(images, jnp.uint8),
+        "target": jnp.asarray(np.roll(images, 1, axis=2), jnp.uint8),
+        "index": jnp.arange(size, dtype=jnp.int32),
+    }
+
+
+def spec(of):
+    """The spec of a batch."""
+    return {name: jax.ShapeDtypeStruct(x.shape, x.dtype) for name, x in of.items()}
