@@ -1,0 +1,68 @@
+"""An ordered parallel map whose workers die with their parent."""
+
+import collections
+import itertools
+import multiprocessing
+import os
+import threading
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent import futures
+from typing import TypeVar
+
+import cv2
+
+A = TypeVar("A")
+B = TypeVar("B")
+
+
+def core_count() -> int:
+    """Cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def ordered_map(
+    function: Callable[[A], B], items: Iterable[A], *, processes: int, chunk: int = 16
+) -> Iterator[B]:
+    """`map` over processes: order kept, at most a few chunks in flight, the first error raised here.
+
+    `function` must be picklable (module level or a partial of such). With one process it runs here.
+    """
+    if processes <= 1:
+        yield from map(function, items)
+        return
+    context = multiprocessing.get_context("spawn")  # a fork would copy the threads' locks of JAX and OpenCV
+    pool = futures.ProcessPoolExecutor(processes, mp_context=context, initializer=_start_worker)
+    try:
+        yield from _windowed(pool, function, _chunks(items, chunk), window=3 * processes)
+    finally:
+        pool.shutdown(wait=True, cancel_futures=True)
+
+
+def _windowed(pool, function, chunks, window):
+    waiting = collections.deque(
+        pool.submit(_apply, function, part) for part in itertools.islice(chunks, window)
+    )
+    while waiting:
+        done = waiting.popleft().result()
+        waiting.extend(pool.submit(_apply, function, part) for part in itertools.islice(chunks, 1))
+        yield from done
+
+
+def _chunks(items: Iterable[A], size: int) -> Iterator[list[A]]:
+    iterator = iter(items)
+    return iter(lambda: list(itertools.islice(iterator, size)), [])
+
+
+def _apply(function: Callable[[A], B], items: Sequence[A]) -> list[B]:
+    return [function(item) for item in items]
+
+
+def _start_worker() -> None:
+    """One core per worker; and no orphan: a worker whose parent was killed would wait for work for ever."""
+    cv2.setNumThreads(1)
+    threading.Thread(target=_leave_with_parent, daemon=True).start()
+
+
+def _leave_with_parent() -> None:
+    multiprocessing.parent_process().join()
+    os._exit(1)
