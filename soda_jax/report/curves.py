@@ -1,7 +1,7 @@
 """Charts as inline SVG: lines, dots with intervals, bars. No script, no library; colours come from the page.
 
-Every mark carries a class (`c0` ... `c5`, `axis`, `rule`, `faint`, `dashed`), and `style.py` gives it a colour for
-a light and for a dark background. Lengths are pixels of the viewBox, which the page scales.
+Every mark carries a class (`c0` ... `c5`, `axis`, `rule`, `faint`, `dashed`), and `style.py` gives it a
+colour for a light and for a dark background. Lengths are pixels of the viewBox, which the page scales.
 """
 
 import math
