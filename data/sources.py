@@ -1,0 +1,200 @@
+"""Any TFDS data set that was prepared as ArrayRecord, as random-access sources of encoded images.
+
+`open_data_set` reads the folder `data_dir/name/version` alone: neither the builder's code nor TensorFlow is
+needed. Records are parsed when asked for, images stay PNG or JPEG bytes until `data.views` decodes them.
+"""
+
+import hashlib
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import tensorflow_datasets as tfds
+from tensorflow_datasets.proto import tf_example_pb2
+
+from data.errors import DataError
+from data.locations import default_dir
+from data.missing import data_set_is_missing
+from data.views import decode
+
+Example = dict[str, Any]  # {"images": [bytes], "labels": {name: int}, "index": int}
+_SAMPLE = 16  # images looked at where the data set does not declare one size for all
+
+
+@dataclass(frozen=True, kw_only=True)
+class Source:
+    """The records of one split. `source[i]` is an `Example`: 1 image, or one for each camera of a scene."""
+
+    records: Sequence[bytes]  # serialized tf.train.Example
+    image_key: str
+    label_keys: tuple[str, ...]
+
+    def __len__(self) -> int:
+        return len(self.records)
+
+    def __getitem__(self, index: int) -> Example:
+        features = tf_example_pb2.Example.FromString(self.records[index]).features.feature
+        return {
+            "images": list(features[self.image_key].bytes_list.value),
+            "labels": {key: features[key].int64_list.value[0] for key in self.label_keys},
+            "index": index,
+        }
+
+
+@dataclass(frozen=True, kw_only=True)
+class DataSet:
+    """A prepared data set. `splits` has "train" and, if it exists, "test", whatever the files call them."""
+
+    name: str
+    path: Path
+    splits: Mapping[str, Source]
+    split_names: Mapping[str, str]  # "train" and "test" -> the names asked for
+    labels: dict[str, int]  # name -> number of classes
+    label_names: dict[str, list[str]]
+    image_shape: tuple[int, int, int]  # height, width, channels; a typical image's where they differ
+    views: int = 1  # cameras of a scene; 1: single images
+    manifest: str  # changes when the data set changes
+    present: tuple[str, ...] = field(default=())  # every split that the files have
+
+    def split(self, which: str) -> Source:
+        """The source of "train" or "test".
+
+        Raises:
+            DataError: the files have no such split; names the config key to change.
+        """
+        if which in self.splits:
+            return self.splits[which]
+        raise DataError(
+            f"data set {self.name!r} in {self.path} has no split {self.split_names[which]!r}, only "
+            f"{', '.join(self.present)}: set config.data.{which}_split, or prepare it with a {which} split"
+        )
+
+
+def open_data_set(
+    name: str, data_dir: str | Path = "", *, train_split: str = "train", test_split: str = "test"
+) -> DataSet:
+    """Opens `name` (TFDS syntax: `cifar10`, `name/config`, `name:1.0.0`) below `data_dir`.
+
+    Args:
+        name: of a data set that `python -m data.prepare` or TFDS prepared.
+        data_dir: "" looks in this project's default folder, then in TFDS's.
+        train_split: what the files call it; TFDS slices such as "train[:90%]" are allowed.
+        test_split: likewise; it may be missing until `split("test")` asks for it.
+
+    Raises:
+        DataError: not prepared, prepared incompletely, not in ArrayRecord format, no images in it, or no such
+            training split.
+    """
+    path = _find(name, _roots(data_dir))
+    builder = tfds.builder_from_directory(str(path))
+    image_key, label_keys = _image_key(builder), _label_keys(builder)
+    names = {"train": train_split, "test": test_split}
+    splits = {
+        which: Source(records=_records(builder, split), image_key=image_key, label_keys=label_keys)
+        for which, split in names.items()
+        if split.split("[")[0] in builder.info.splits
+    }
+    features = builder.info.features
+    shape, views = _shape(splits, features[image_key])
+    dataset = DataSet(
+        name=name,
+        path=path,
+        splits=splits,
+        split_names=names,
+        labels={key: features[key].num_classes for key in label_keys},
+        label_names={key: features[key].names for key in label_keys},
+        image_shape=shape,
+        views=views,
+        manifest=_manifest(path),
+        present=tuple(builder.info.splits),
+    )
+    dataset.split("train")
+    return dataset
+
+
+# Where the files are ----------------------------------------------------------------------------------
+
+
+def _roots(data_dir: str | Path) -> list[Path]:
+    if data_dir:
+        return [Path(data_dir).expanduser()]
+    tfds_dir = os.environ.get("TFDS_DATA_DIR", "~/tensorflow_datasets")
+    return [Path(default_dir()), Path(tfds_dir).expanduser()]
+
+
+def _find(name: str, roots: list[Path]) -> Path:
+    folder, _, version = name.partition(":")
+    for root in roots:
+        found = [d for d in _versions(root / folder) if version in ("", d.name)]
+        if found:
+            return max(found, key=lambda d: tfds.core.Version(d.name))
+    raise data_set_is_missing(name, roots)
+
+
+def _versions(folder: Path) -> list[Path]:
+    return [
+        info.parent
+        for info in folder.glob("*/dataset_info.json")
+        if tfds.core.Version.is_valid(info.parent.name)
+    ]
+
+
+def _manifest(path: Path) -> str:
+    files = [path / name for name in ("dataset_info.json", "features.json")]
+    return hashlib.sha256(b"".join(f.read_bytes() for f in files)).hexdigest()[:16]
+
+
+# What is in them --------------------------------------------------------------------------------------
+
+
+def _records(builder: tfds.core.DatasetBuilder, split: str) -> Sequence[bytes]:
+    formats = {f.value for f in builder.info.available_file_formats()}
+    if "array_record" not in formats:
+        raise DataError(
+            f"expected a data set in array_record format, found {', '.join(sorted(formats))} in "
+            f"{builder.data_path}: prepare it again in that format, or change config.data.dir"
+        )
+    for shard in builder.info.splits[split].filepaths:
+        if not shard.exists():
+            raise DataError(f"{shard} is missing: delete {builder.data_path} and prepare the data set again")
+    raw = tfds.decode.DeserializeMethod.RAW_BYTES
+    return builder.as_data_source(split=split, deserialize_method=raw)
+
+
+def _is_image(feature: tfds.features.FeatureConnector) -> bool:
+    inner = feature.feature if isinstance(feature, tfds.features.Sequence) else feature
+    return isinstance(inner, tfds.features.Image)
+
+
+def _image_key(builder: tfds.core.DatasetBuilder) -> str:
+    features = builder.info.features
+    keys = [key for key, feature in features.items() if key == "images" or _is_image(feature)]
+    if len(keys) != 1 and "image" not in keys:
+        raise DataError(
+            f"expected one image feature in {builder.data_path}, found {keys or 'none'} among "
+            f"{list(features)}: choose another config.data.name"
+        )
+    return "image" if "image" in keys else keys[0]
+
+
+def _label_keys(builder: tfds.core.DatasetBuilder) -> tuple[str, ...]:
+    return tuple(k for k, f in builder.info.features.items() if isinstance(f, tfds.features.ClassLabel))
+
+
+def _shape(splits: Mapping[str, Source], feature: Any) -> tuple[tuple[int, int, int], int]:
+    """(height, width, channels) of an image, and the number of images in an example."""
+    source = next(iter(splits.values()), ())
+    views = len(source[0]["images"]) if len(source) else 1
+    declared = tuple(feature.shape or ())[-3:]
+    if len(declared) == 3 and None not in declared:
+        return declared, views
+    return _typical_shape(source), views
+
+
+def _typical_shape(source: Sequence[Example]) -> tuple[int, int, int]:
+    rows = np.unique(np.linspace(0, len(source) - 1, _SAMPLE).astype(int))
+    shapes = [decode(source[int(row)]["images"][0], 3).shape for row in rows]
+    return tuple(int(side) for side in np.median(shapes, axis=0))

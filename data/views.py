@@ -1,0 +1,148 @@
+"""Two views of one example: the source that is encoded and the target that is denoised.
+
+`pair="augment"`: both are drawn from one image, independently: with `crop_prob` a random resized crop and,
+with `flip_prob`, its mirror image; then with `randaugment_prob` RandAugment. `pair="pose"`: two different
+cameras of one scene, untouched. `pair="pose_augment"`: the same, each augmented as above.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Literal, get_args
+
+import cv2
+import numpy as np
+
+from data import augment
+from data.errors import DataError
+
+Pair = Literal["augment", "pose", "pose_augment"]
+_FLAGS = {1: cv2.IMREAD_GRAYSCALE, 3: cv2.IMREAD_COLOR_RGB}
+
+
+def decode(encoded: bytes, channels: int) -> np.ndarray:
+    """PNG or JPEG bytes to uint8 `[h, w]` (channels=1) or RGB `[h, w, 3]` (channels=3), whatever they hold.
+
+    Raises:
+        DataError: the bytes are not a whole image.
+    """
+    image = cv2.imdecode(np.frombuffer(encoded, np.uint8), _FLAGS[channels]) if encoded else None
+    if image is None:
+        raise DataError(
+            f"expected an encoded image, found {len(encoded)} bytes that cannot be decoded: the data set in "
+            "config.data.dir is damaged, delete its folder and prepare it again"
+        )
+    return image
+
+
+def with_channels(image: np.ndarray) -> np.ndarray:
+    """`[h, w]` or `[h, w, 3]` to `[h, w, c]`."""
+    return image if image.ndim == 3 else image[:, :, None]
+
+
+def plain_view(encoded: bytes, size: int, channels: int) -> np.ndarray:
+    """The middle square, scaled: uint8 `[size, size, channels]`."""
+    return with_channels(augment.centre_crop(decode(encoded, channels), size))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Views:
+    """How source and target are made; every field is the `config.data` key of its name.
+
+    Raises:
+        DataError: a value is outside of its range; the message names the key.
+    """
+
+    image_size: int  # side of the target, pixels
+    source_size: int  # side of the source, pixels
+    channels: int = 3  # 1 or 3; other images are converted
+    crop_prob: float = 0.95
+    crop_scale: tuple[float, float] = (0.08, 1.0)  # share of the area
+    crop_ratio: tuple[float, float] = (3 / 4, 4 / 3)  # width / height
+    flip_prob: float = 0.5  # given that the view is cropped
+    randaugment_prob: float = 0.65
+    randaugment_ops: int = 2
+    randaugment_magnitude: int = 9  # 0..30
+    augment_target: bool = True  # False: the target is the plain image
+    pair: Pair = "augment"
+
+    def __post_init__(self):
+        for key, legal in _rules(self).items():
+            if not legal:
+                raise DataError(f"config.data.{key} = {getattr(self, key)!r}: expected {_EXPECTED[key]}")
+
+    def two_views(self, example: Mapping[str, Any], rng: np.random.Generator) -> dict[str, Any]:
+        """Source uint8 `[source_size, source_size, c]`, target `[image_size, image_size, c]`, index int32."""
+        source, target = self._pick(example["images"], rng)
+        return {
+            "source": self.source_view(source, self.source_size, rng),
+            "target": self._target_view(target, rng),
+            "index": np.int32(example["index"]),
+        }
+
+    def source_view(self, image: np.ndarray, size: int, rng: np.random.Generator) -> np.ndarray:
+        """A view of a decoded image as the encoder sees it in training: uint8 `[size, size, c]`."""
+        return with_channels(
+            augment.centre_crop(image, size) if self.pair == "pose" else self._draw(image, size, rng)
+        )
+
+    def _target_view(self, image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+        if self.augment_target:
+            return self.source_view(image, self.image_size, rng)
+        return with_channels(augment.centre_crop(image, self.image_size))
+
+    def _pick(self, encoded: list[bytes], rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+        first = augment.draw_below(rng, len(encoded)) if len(encoded) > 1 else 0
+        image = decode(encoded[first], self.channels)
+        if self.pair == "augment":
+            return image, image
+        second = (first + 1 + augment.draw_below(rng, len(encoded) - 1)) % len(encoded)
+        return image, decode(encoded[second], self.channels)
+
+    def _draw(self, image: np.ndarray, size: int, rng: np.random.Generator) -> np.ndarray:
+        image = (
+            self._crop(image, size, rng)
+            if rng.random() < self.crop_prob
+            else augment.centre_crop(image, size)
+        )
+        if rng.random() < self.randaugment_prob:
+            return augment.rand_augment(image, rng, self.randaugment_ops, self.randaugment_magnitude)
+        return image
+
+    def _crop(self, image: np.ndarray, size: int, rng: np.random.Generator) -> np.ndarray:
+        box = augment.random_box(rng, *image.shape[:2], self.crop_scale, self.crop_ratio)
+        view = augment.resized_crop(image, box, size)
+        return augment.flip(view) if rng.random() < self.flip_prob else view
+
+
+_PROBABILITY = "a probability in [0, 1]"
+_EXPECTED = {
+    "image_size": "a positive number of pixels",
+    "source_size": "a positive number of pixels",
+    "channels": "1 (grey) or 3 (RGB)",
+    "crop_prob": _PROBABILITY,
+    "crop_scale": "(low, high), shares of the area with 0 < low <= high <= 1",
+    "crop_ratio": "(low, high), width / height with 0 < low <= high",
+    "flip_prob": _PROBABILITY,
+    "randaugment_prob": _PROBABILITY,
+    "randaugment_ops": "a number of operations, 0 or more",
+    "randaugment_magnitude": f"a whole number in 0..{augment.BINS - 1}",
+    "pair": f"one of {get_args(Pair)}",
+}
+
+
+def _rules(views: Views) -> dict[str, bool]:
+    probabilities = {k: 0 <= getattr(views, k) <= 1 for k in ("crop_prob", "flip_prob", "randaugment_prob")}
+    return probabilities | {
+        "image_size": views.image_size > 0,
+        "source_size": views.source_size > 0,
+        "channels": views.channels in _FLAGS,
+        "crop_scale": _is_range(views.crop_scale) and views.crop_scale[1] <= 1,
+        "crop_ratio": _is_range(views.crop_ratio),
+        "randaugment_ops": views.randaugment_ops >= 0,
+        "randaugment_magnitude": views.randaugment_magnitude in range(augment.BINS),
+        "pair": views.pair in get_args(Pair),
+    }
+
+
+def _is_range(pair: tuple[float, float]) -> bool:
+    return len(pair) == 2 and 0 < pair[0] <= pair[1]
