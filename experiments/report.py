@@ -4,28 +4,36 @@ Reads what training, probe and sampling left in the folder; what is not there ye
 page holds its pictures and charts itself and fetches nothing, so the one file can be sent to anyone.
 """
 
+import argparse
 import json
 import re
-from collections.abc import Mapping
+import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from absl import app, flags
-
 from experiments.configs import default
+from experiments.runs import plain, read_config
 from soda_jax.report import page
 from soda_jax.report.content import CAPTIONS, render
 from soda_jax.report.figures import describe
 from soda_jax.report.record import Picture, RunRecord
+from soda_jax.training.metrics import read_metrics
 
-WORKDIR = flags.DEFINE_string("workdir", None, "Folder of the run to report on.")
 MOST_HISTORY = 4  # grids of the training's own schedule that the page keeps
+MAINS = ("probe", "sample", "report")  # what is run on a folder after training
 
 
-def main(argv):
-    if len(argv) > 1:
-        raise app.UsageError(f"expected flags only, found {argv[1:]}")
-    print(f"report written: {report(WORKDIR.value)}")
+def main(argv: Sequence[str] | None = None) -> int:
+    """Returns the exit status."""
+    arguments = _parser().parse_args(argv)
+    try:
+        path = report(arguments.workdir)
+    except (ValueError, OSError) as error:
+        print(f"experiments.report: {error}", file=sys.stderr)
+        return 1
+    print(f"report written: {path}")
+    return 0
 
 
 def report(workdir: str | Path) -> Path:
@@ -38,51 +46,20 @@ def report(workdir: str | Path) -> Path:
 
 def read(workdir: str | Path) -> RunRecord:
     """The run as plain values."""
-    folder, about = Path(workdir), _about(Path(workdir))
-    probes = _probes(folder)
-    info = about.get("data_info") or {}
+    folder, about = Path(workdir), read_config(Path(workdir))
     return RunRecord(
-        name=str(workdir).rstrip("/"),
+        name=str(folder),
         config=about["config"],
-        default=default.get_config().to_dict(),
-        metrics=metric_rows(folder / "metrics.jsonl"),
-        probes=probes,
+        default=plain(default.get_config()),
+        metrics=read_metrics(folder / "metrics.jsonl"),
+        probes=_probes(folder),
         pictures=_pictures(folder / "samples"),
         history=_history(folder / "samples"),
-        classes=info.get("labels", {}),
-        sizes=info.get("sizes", {}),
-        versions=about.get("versions") or {},
-        commands=_commands(about, folder),
+        classes=about["data_info"]["labels"],
+        sizes=about["data_info"]["sizes"],
+        versions=about["versions"],
+        commands=[about["command"], *(f"python -m experiments.{name} --workdir={folder}" for name in MAINS)],
     )
-
-
-def metric_rows(path: Path) -> list[dict[str, Any]]:
-    """The lines of metrics.jsonl. Of lines about one step again (a run resumed) the later counts."""
-    lines = path.read_text().splitlines() if path.exists() else []
-    rows: list[dict[str, Any]] = []
-    for number, line in enumerate(lines, start=1):
-        row = _row(path, number, line, whole=number < len(lines))
-        while row and rows and rows[-1]["step"] > row["step"]:
-            rows.pop()
-        rows += [row] if row else []
-    return rows
-
-
-def _row(path: Path, number: int, line: str, whole: bool) -> dict[str, Any]:
-    """One line; the last one may be cut short, where a run was killed in the middle of it."""
-    try:
-        return json.loads(line)
-    except ValueError as error:
-        if not whole:
-            return {}
-        raise ValueError(f"{path}: line {number} is not JSON ({error}); delete that line") from error
-
-
-def _about(folder: Path) -> dict[str, Any]:
-    path = folder / "config.json"
-    if not path.exists():
-        raise FileNotFoundError(f"expected a run's config.json in {folder}, found none: check --workdir")
-    return _json(path)
 
 
 def _json(path: Path) -> dict[str, Any]:
@@ -109,7 +86,7 @@ def _pictures(folder: Path) -> dict[str, Picture]:
 
 def _history(folder: Path) -> dict[str, Picture]:
     """Some of the grids drawn while training, evenly spaced, the first and the last among them."""
-    paths = sorted((p for p in folder.glob("*.png") if re.fullmatch(r"\d+", p.stem)), key=_step)
+    paths = sorted(folder.glob("step_*.png"), key=_step)
     few = min(MOST_HISTORY, len(paths))
     chosen = [paths[round(i * (len(paths) - 1) / max(1, few - 1))] for i in range(few)]
     return {f"step {_step(path)}": _picture(path) for path in chosen}
@@ -120,21 +97,17 @@ def _picture(path: Path) -> Picture:
 
 
 def _step(path: Path) -> int:
-    digits = re.match(r"\d+", path.stem)
+    digits = re.search(r"\d+", path.stem)
     return int(digits.group()) if digits else -1
 
 
-def _commands(about: Mapping[str, Any], folder: Path) -> list[str]:
-    """How the run was trained, and how the rest is made from its folder."""
-    trained = about.get("command") or []
-    first = trained if isinstance(trained, str) else " ".join(trained)
-    return [
-        line for line in (first, *(f"python -m experiments.{m} --workdir={folder}" for m in MAINS)) if line
-    ]
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m experiments.report", description=__doc__, allow_abbrev=False
+    )
+    parser.add_argument("--workdir", required=True, metavar="DIR", help="folder of the run")
+    return parser
 
-
-MAINS = ("probe", "sample", "report")
 
 if __name__ == "__main__":
-    flags.mark_flag_as_required("workdir")
-    app.run(main)
+    sys.exit(main())

@@ -42,6 +42,7 @@ def write_metrics(folder: Path, steps: int, monitor: bool) -> None:
     rng, lines = np.random.default_rng(0), []
     for step in range(5, steps + 1, 5):
         row = {"step": step, "images": step * BATCH, "loss": 0.06 + np.exp(-step / 60) + 0.02 * rng.random()}
+        row |= {"data_wait": 0.02 + 0.01 * rng.random()}
         lines.append(row | {"images_per_second": 100 + 8 * rng.random(), "grad_norm": rng.random()})
         if monitor and step % 50 == 0:
             lines.append({"step": step, "images": step * BATCH} | monitor_reading(step / steps))
@@ -83,9 +84,9 @@ def write_pictures(folder: Path, step: int) -> None:
 
     columns = [("source", made_up(4, 0.0)), ("target", made_up(4, 0.2))]
     columns += [("generated", made_up(4, 0.3 + 0.2 * i)) for i in range(4)]
-    save_grid(folder / f"{step:08d}_views.png", columns, description=f"step {step}, seed 0")
-    save_strip(folder / f"{step:08d}_interpolation.png", made_up(9, 0.5), [f"{i / 8:.2f}" for i in range(9)])
+    save_grid(folder / f"{step}_views.png", columns, description=f"step {step}, seed 0")
+    save_strip(folder / f"{step}_interpolation.png", made_up(9, 0.5), [f"{i / 8:.2f}" for i in range(9)])
     names = ["A", "B", *(str(i) for i in range(SECTIONS))]
-    save_strip(folder / f"{step:08d}_sections.png", made_up(SECTIONS + 2, 0.7), names, side=64)
+    save_strip(folder / f"{step}_sections.png", made_up(SECTIONS + 2, 0.7), names, side=64)
     for early in (100, 200):
-        save_grid(folder / f"{early:08d}.png", {"source": made_up(2, 0.1), "generated": made_up(2, 0.9)})
+        save_grid(folder / f"step_{early:08d}.png", {"source": made_up(2, 0.1), "generated": made_up(2, 0.9)})

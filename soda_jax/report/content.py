@@ -195,7 +195,8 @@ def gain_chart(rows: Sequence[Mapping]) -> Html:
         f"the denoiser, section {len(names) - 1} its middle."
     )
     bars = html.chart(bar_chart(names, values, title="Gain of each section of z"), "Gain of each section")
-    return html.side_by_side(bars, html.paragraph(words, "soft"))
+    slope = line_chart([_series(rows, "gradient_norm", "", 0)], title="Gradient norm at z", from_zero=True)
+    return html.paragraph(words) + html.side_by_side(bars, html.chart(slope, "Gradient of the loss at z"))
 
 
 def _series(rows: Sequence[Mapping], key: str, name: str, colour: int) -> Series:

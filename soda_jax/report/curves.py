@@ -13,6 +13,7 @@ from typing import Literal
 import numpy as np
 
 WIDTH, HEIGHT = 480, 250
+WIDE = 860  # of the chart that has the page to itself
 LEFT, RIGHT, TOP, BOTTOM = 50, 14, 30, 40  # margins around the plot
 LETTER = 6.4  # mean width of a letter at the charts' font size
 MOST_POINTS = 600  # a longer series is averaged down to this many points: a page of a long run stays small
@@ -76,7 +77,7 @@ def line_chart(
     if not xs or not ys:
         return ""
     log = log and min(ys) > 0 and max(ys) > 4 * min(ys)
-    x = Scale(*_room(min(xs), max(xs), pad=0.0), LEFT, WIDTH - RIGHT)
+    x = Scale(*_room(min(0.0, *xs), max(xs), pad=0.0), LEFT, WIDTH - RIGHT)
     y = Scale(*_limits(ys, log, from_zero), HEIGHT - BOTTOM, TOP, log)
     marks = [_y_axis(y, percent), _x_axis(x, x_label), *(_band(s, x, y) for s in series), _legend(series)]
     return _svg(marks + [_line(s, x, y) for s in series], title, HEIGHT)
@@ -88,14 +89,17 @@ def dot_chart(
     """One row a name, dots at shares in 0..1 with their intervals as whiskers, on an axis from 0 to 100 %."""
     step, left = 34, 20 + LETTER * max(len(name) for name, _ in rows)
     height = TOP + step * len(rows) + BOTTOM
-    x = Scale(0.0, 1.0, left, WIDTH - RIGHT)
-    marks = [_x_axis(x, "test accuracy", percent=True, height=height), _names(legend)]
+    x = Scale(0.0, 1.0, left, WIDE - 2 * RIGHT)
+    marks = [
+        _x_axis(x, "test accuracy", percent=True, height=height),
+        _names([(*entry, "line") for entry in legend]),
+    ]
     for i, (name, dots) in enumerate(rows):
         middle = TOP + step * (i + 0.5)
         marks.append(f'<text x="{left - 10:.1f}" y="{middle + 4}" text-anchor="end">{escape(name)}</text>')
         spread = [middle + 6 * (j - (len(dots) - 1) / 2) for j in range(len(dots))]
         marks += [_whiskers(dot, x, y) for dot, y in zip(dots, spread, strict=True)]
-    return _svg(marks, title, height)
+    return _svg(marks, title, height, WIDE)
 
 
 def bar_chart(names: Sequence[str], values: Sequence[float], *, title: str, colour: int = 0) -> str:
@@ -194,7 +198,7 @@ def _y_axis(y: Scale, percent: bool) -> str:
 def _x_axis(x: Scale, label: str, percent: bool = False, height: float = HEIGHT) -> str:
     base = height - BOTTOM
     marks = [f'<line class="axis" x1="{x.start}" x2="{x.end}" y1="{base}" y2="{base}"/>']
-    for value in ticks(x.low, x.high, 4):
+    for value in ticks(x.low, x.high, 5):
         words = f"{value * 100:.3g}%" if percent else short(value)
         rule = (
             f'<line class="rule" x1="{x(value)}" x2="{x(value)}" y1="{TOP}" y2="{base}"/>' if percent else ""
@@ -236,19 +240,21 @@ def _whiskers(dot: Dot, x: Scale, y: float) -> str:
 
 
 def _legend(series: Sequence[Series]) -> str:
-    return _names([(s.name, s.colour) for s in series if s.style != "faint" and s.name])
+    return _names([(s.name, s.colour, s.style) for s in series if s.style != "faint" and s.name])
 
 
-def _names(entries: Sequence[tuple[str, int]]) -> str:
+def _names(entries: Sequence[tuple[str, int, str]]) -> str:
     """Names in a row above the plot, each after a short stroke in its colour."""
     marks, left = [], 14.0
-    for name, colour in entries:
-        marks.append(f'<line class="c{colour} line" x1="{left:.1f}" x2="{left + 14:.1f}" y1="12" y2="12"/>')
+    for name, colour, style in entries:
+        marks.append(
+            f'<line class="c{colour} {style}" x1="{left:.1f}" x2="{left + 14:.1f}" y1="12" y2="12"/>'
+        )
         marks.append(f'<text x="{left + 19:.1f}" y="16">{escape(name)}</text>')
         left += 36 + LETTER * len(name)
     return "".join(marks)
 
 
-def _svg(marks: Sequence[str], title: str, height: float) -> str:
+def _svg(marks: Sequence[str], title: str, height: float, width: float = WIDTH) -> str:
     label = escape(title, quote=True)
-    return f'<svg viewBox="0 0 {WIDTH} {height}" role="img" aria-label="{label}">{"".join(marks)}</svg>'
+    return f'<svg viewBox="0 0 {width} {height}" role="img" aria-label="{label}">{"".join(marks)}</svg>'

@@ -36,7 +36,7 @@ svg text { fill: var(--soft); }
 svg .axis { stroke: var(--soft); stroke-width: 1; }
 svg .rule { stroke: var(--rule); stroke-width: 1; }
 svg .line, svg .faint, svg .dashed { fill: none; stroke-width: 1.8; stroke-linejoin: round; }
-svg .faint { stroke-width: 1; opacity: .3; }
+svg .faint { stroke-width: 1; opacity: .4; }
 svg .dashed { stroke-dasharray: 5 4; }
 svg .band { stroke: none; opacity: .16; }
 svg .fill { stroke: none; }

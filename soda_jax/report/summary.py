@@ -1,5 +1,6 @@
 """The head of the page: what this run is, and what came out of it, in a few plain sentences."""
 
+import math
 from collections.abc import Mapping, Sequence
 
 from soda_jax.report import page as html
@@ -33,16 +34,24 @@ def title(record: RunRecord) -> str:
 
 def figures(record: RunRecord) -> dict[str, str]:
     """The row of figures; only those that are known."""
-    images, loss = last(record.metrics, "images"), last(record.metrics, "loss")
-    _, speeds = column(record.metrics, "images_per_second")
+    images, loss = last(record.metrics, "images"), recent_loss(record)
+    (_, speeds), (_, waits) = (column(record.metrics, name) for name in ("images_per_second", "data_wait"))
     known = {
-        "images trained on": short(images) if images else "",
+        "images trained on": f"{images:,.0f}" if images else "",
         "training time": duration(images, speeds),
         "images per second": short(median(speeds)) if speeds else "",
-        "last loss": f"{loss:.4g}" if loss is not None else "",
-        "training examples": short(record.sizes["train"]) if "train" in record.sizes else "",
+        "waiting for data": f"{sum(waits) / len(waits):.0%}" if waits else "",
+        "loss (last twentieth)": f"{loss:.3g}" if loss is not None else "",
+        "training examples": f"{record.sizes['train']:,}" if "train" in record.sizes else "",
     }
     return {name: value for name, value in known.items() if value}
+
+
+def recent_loss(record: RunRecord) -> float | None:
+    """Mean over the last twentieth of the run: a single loss is mostly noise."""
+    _, losses = column(record.metrics, "loss")
+    recent = [loss for loss in losses[-max(1, len(losses) // 20) :] if math.isfinite(loss)]
+    return sum(recent) / len(recent) if recent else None
 
 
 def duration(images: float | None, speeds: Sequence[float]) -> str:

@@ -1,0 +1,118 @@
+"""Encodes and draws in equal batches over the local devices, with progress shown."""
+
+import math
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.sharding import Mesh
+from tqdm import tqdm
+
+from experiments import build
+from experiments.runs import Run
+from soda_jax.methods.base import to_uint8
+from soda_jax.parallel.mesh import make_mesh
+from soda_jax.parallel.sharding import batch_sharding, replicated
+
+MOST = 32  # images drawn at once on one device
+
+
+@dataclass(frozen=True, kw_only=True)
+class Draw:
+    """Pictures to draw, in rows and columns."""
+
+    z: np.ndarray  # [rows, columns, s, d]
+    noise: np.ndarray  # int [rows, columns]: drawings of equal number start from equal noise
+
+    @property
+    def count(self) -> int:
+        return self.noise.size
+
+
+Encode = Callable[[np.ndarray], np.ndarray]  # uint8 [n, h, w, c] -> z [n, s, d]
+Paint = Callable[[Sequence[Draw]], list[np.ndarray]]  # -> uint8 [rows, columns, h, w, c] for each
+
+
+def draw(run: Run, seed: int) -> tuple[Encode, Paint]:
+    """The two functions of the run's EMA model at its step; all drawings of one call share their batches."""
+    mesh = make_mesh(devices=jax.local_devices())
+    variables = jax.device_put(run.ema_variables(), replicated(mesh))
+    data, latent = run.config.data, jax.jit(run.method.latent)
+    shape = (data.image_size, data.image_size, data.channels)
+
+    def encode(images: np.ndarray) -> np.ndarray:
+        return in_batches(lambda part: latent(variables, part), (images,), mesh)
+
+    def paint(jobs: Sequence[Draw]) -> list[np.ndarray]:
+        z = np.concatenate([job.z.reshape(-1, *job.z.shape[2:]) for job in jobs])
+        noise = np.concatenate([job.noise.ravel() for job in jobs])
+        size, rounds = batch_size(len(z), mesh.size)
+        with Steps(len(z), rounds * run.config.samples.steps) as steps:
+            generate = generator(run, shape, seed, steps.advance)
+            drawn = in_batches(lambda *part: generate(variables, *part), (z, noise), mesh, size)
+        parts = np.split(drawn, np.cumsum([job.count for job in jobs])[:-1])
+        return [part.reshape(*job.noise.shape, *shape) for part, job in zip(parts, jobs, strict=True)]
+
+    return encode, paint
+
+
+def generator(run: Run, shape: tuple[int, int, int], seed: int, on_step: Callable) -> Callable:
+    """(variables, z [b, s, d], noise numbers [b]) -> uint8 [b, h, w, c], compiled."""
+    sampler, guidance, root = build.sampler(run.config), run.config.samples.guidance, jax.random.key(seed)
+
+    def generate(variables, z, numbers):
+        noise = jax.vmap(lambda i: jax.random.normal(jax.random.fold_in(root, i), shape))(numbers)
+        fresh = jax.random.fold_in(root, 2**31 - 1)  # no noise has this number
+        images = run.method.generate(
+            variables, z, sampler, fresh, shape, guidance=guidance, noise=noise, on_step=on_step
+        )
+        return to_uint8(images)
+
+    return jax.jit(generate)
+
+
+def batch_size(count: int, devices: int) -> tuple[int, int]:
+    """(images a batch, batches): as few batches as `MOST` allows, all of one size that the devices divide."""
+    rounds = math.ceil(count / (MOST * devices))
+    return math.ceil(math.ceil(count / rounds) / devices) * devices, rounds
+
+
+def in_batches(function: Callable, arrays: tuple[np.ndarray, ...], mesh: Mesh, size: int = 0) -> np.ndarray:
+    """`function` over rows of the arrays, in equal batches over the devices, the last one filled up."""
+    count = len(arrays[0])
+    size = size or batch_size(count, mesh.size)[0]
+    done = []
+    for start in range(0, count, size):
+        rows = np.minimum(np.arange(start, start + size), count - 1)
+        part = [jax.device_put(jnp.asarray(array[rows]), batch_sharding(mesh)) for array in arrays]
+        done.append(np.asarray(function(*part)))
+    return np.concatenate(done)[:count]
+
+
+class Steps:
+    """Progress of sampling: a bar on a terminal, a line at the start and the end elsewhere."""
+
+    def __init__(self, images: int, steps: int):
+        self._bar = tqdm(
+            total=steps, unit=" steps", disable=not sys.stderr.isatty(), desc=f"drawing {images} images"
+        )
+        self._images, self._steps, self._done = images, steps, 0
+
+    def __enter__(self) -> "Steps":
+        if self._bar.disable:
+            print(f"drawing {self._images} images in {self._steps} steps", flush=True)
+        return self
+
+    def advance(self, step: int) -> None:
+        """Called by the sampler after each of its steps, from a thread of its own."""
+        self._bar.update()
+        self._done += 1
+        if self._bar.disable and self._done % max(1, self._steps // 4) == 0:
+            print(f"  {self._done}/{self._steps} steps", flush=True)
+
+    def __exit__(self, kind, error, traceback) -> None:
+        jax.effects_barrier()
+        self._bar.close()

@@ -1,0 +1,191 @@
+"""Pictures from a run: `python -m experiments.sample --workdir=DIR [--step=N] [--count=8] [--seed=0]`.
+
+Writes into DIR/samples, from images of the test split, which were never trained on:
+    <step>_views.png           source | target | drawn from the source's z, each column with its own noise
+    <step>_interpolation.png   from the z of A to the z of B, all with the same noise
+    <step>_sections.png        A with one section of its z taken from B, section by section
+The same command again finds them there; the same seed draws the same pictures.
+"""
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from data.sources import Source
+from data.views import Views, plain_view
+from experiments import build, xla_flags
+from experiments.drawing import Draw, draw
+from experiments.runs import Run, open_run
+from soda_jax.editing.interpolate import lerp
+from soda_jax.editing.sections import swap_each
+from soda_jax.report.figures import describe, save_grid
+from soda_jax.training.checkpoints import CheckpointError
+
+GENERATED = 4  # drawings of one source
+FRAMES = 7  # of an interpolation, both ends among them
+PAIRS = 2  # of images A and B
+KINDS = ("views", "interpolation", "sections")
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Returns the exit status."""
+    arguments = _parser().parse_args(argv)
+    xla_flags.set_up()
+    try:
+        run = open_run(arguments.workdir, arguments.step)
+        paths = sample(run, count=arguments.count, seed=arguments.seed)
+    except (ValueError, OSError, CheckpointError) as error:
+        print(f"experiments.sample: {error}", file=sys.stderr)
+        return 1
+    print("pictures: " + ", ".join(str(path) for path in paths))
+    return 0
+
+
+def sample(run: Run, *, count: int = 8, seed: int = 0) -> list[Path]:
+    """Draws the three pictures of the run's step unless they are there; returns their paths.
+
+    Raises ValueError where `count` is below 1, there is no checkpoint yet, or fewer than two test images.
+    """
+    if count < 1:
+        raise ValueError(f"--count must be 1 or more, found {count}")
+    if run.step is None:
+        raise ValueError(f"{run.checkpoints} has no checkpoint yet: train first, or give another --workdir")
+    folder, words = Path(run.workdir) / "samples", description(run, count, seed)
+    paths = {kind: folder / f"{run.step}_{kind}.png" for kind in KINDS}
+    if all(path.exists() and describe(path) == words for path in paths.values()):
+        print(f"the pictures of step {run.step} are there already")
+    else:
+        for kind, columns in pictures(run, count, seed).items():
+            save_grid(paths[kind], columns, side=64 if len(columns) > 10 else 128, description=words)
+    return list(paths.values())
+
+
+def description(run: Run, count: int, seed: int) -> str:
+    """How the pictures were made; it is kept in the files, and tells whether they must be made again."""
+    s = run.config.samples
+    noise = f", eta {s.eta}" if s.sampler == "ddim" and s.eta else ""
+    guidance = f", guidance {s.guidance}" if s.guidance else ""
+    return f"Step {run.step}, {count} images, seed {seed}, {s.sampler} in {s.steps} steps{noise}{guidance}."
+
+
+def pictures(run: Run, count: int, seed: int) -> dict[str, list[tuple[str, Any]]]:
+    """The columns of each picture."""
+    source = test_source(run)
+    chosen = choose(source, max(count, 2 * PAIRS), seed)
+    couples = partners([source[i]["labels"] for i in chosen])[:PAIRS]
+    seen = two_views(source, chosen[:count], build.views(run.config), seed)
+    plain = plain_views(source, chosen, run.config.data)
+    encode, paint = draw(run, seed)
+    z_seen, z_plain = encode(seen["source"]), encode(plain["source"])
+    jobs = [view_job(z_seen), interpolation_job(z_plain, couples), section_job(z_plain, couples)]
+    views, frames, swaps = paint(jobs)
+    ends = [[plain["target"][couple[i]] for couple in couples] for i in (0, 1)]
+    return {
+        "views": [("source", seen["source"]), ("target", seen["target"]), *_columns(views, "generated")],
+        "interpolation": [("A", ends[0]), *_columns(frames, *fractions()), ("B", ends[1])],
+        "sections": [("A", ends[0]), ("B", ends[1]), *_columns(swaps, *section_titles(swaps.shape[1]))],
+    }
+
+
+def view_job(z: np.ndarray) -> Draw:
+    """Every latent with each of the same few noises."""
+    rows = np.repeat(z[:, None], GENERATED, axis=1)
+    return Draw(z=rows, noise=np.tile(np.arange(GENERATED), (len(z), 1)))
+
+
+def interpolation_job(z: np.ndarray, couples: Sequence[tuple[int, int]]) -> Draw:
+    z = jnp.asarray(z)
+    return _one_noise_a_row([lerp(z[a], z[b], FRAMES) for a, b in couples])
+
+
+def section_job(z: np.ndarray, couples: Sequence[tuple[int, int]]) -> Draw:
+    """z of A, then A with each section from B, then z of B."""
+    z = jnp.asarray(z)
+    swaps = [swap_each(z[a], z[b]) for a, b in couples]
+    rows = [jnp.stack([z[a], *swapped, z[b]]) for (a, b), swapped in zip(couples, swaps, strict=True)]
+    return _one_noise_a_row(rows)
+
+
+def _one_noise_a_row(rows: list[jax.Array]) -> Draw:
+    z = np.stack(rows)
+    return Draw(z=z, noise=np.tile(np.arange(len(z))[:, None], (1, z.shape[1])))
+
+
+def fractions() -> list[str]:
+    return [f"{i / (FRAMES - 1):.2f}" for i in range(FRAMES)]
+
+
+def section_titles(columns: int) -> list[str]:
+    return ["z of A", *(str(i) for i in range(columns - 2)), "z of B"]
+
+
+def _columns(drawn: np.ndarray, *titles: str) -> list[tuple[str, np.ndarray]]:
+    """[rows, columns, h, w, c] as titled columns; one title stands for all."""
+    names = titles if len(titles) > 1 else titles * drawn.shape[1]
+    return [(name, drawn[:, i]) for i, name in enumerate(names)]
+
+
+def test_source(run: Run) -> Source:
+    """The test split. Raises what `open_data_set` raises, ValueError where there are not two examples."""
+    source = build.dataset(run.config).split("test")
+    if len(source) < 2:
+        raise ValueError(
+            f"the pictures need 2 test examples or more, found {len(source)}: change data.test_split"
+        )
+    return source
+
+
+def choose(source: Source, count: int, seed: int) -> list[int]:
+    """Distinct examples in random order, all of them where there are fewer than `count`."""
+    order = np.random.default_rng(seed).permutation(len(source))
+    return [int(i) for i in order[:count]]
+
+
+def partners(labels: Sequence[dict[str, int]]) -> list[tuple[int, int]]:
+    """Couples (A, B) of positions, each B the one that differs from A in most labels; no example twice."""
+    left, couples = list(range(len(labels))), []
+    while len(left) > 1:
+        a = left.pop(0)
+        b = max(left, key=lambda i: sum(labels[i][name] != labels[a][name] for name in labels[a]))
+        left.remove(b)
+        couples.append((a, b))
+    return couples
+
+
+def two_views(source: Source, chosen: Sequence[int], views: Views, seed: int) -> dict[str, np.ndarray]:
+    """Source and target as training makes them, uint8 [n, h, w, c]."""
+    drawn = [views.two_views(source[i], np.random.default_rng([seed, i])) for i in chosen]
+    return {name: np.stack([view[name] for view in drawn]) for name in ("source", "target")}
+
+
+def plain_views(source: Source, chosen: Sequence[int], data: Any) -> dict[str, np.ndarray]:
+    """The first image of each example as it is, in the sizes of source and target."""
+    encoded = [source[i]["images"][0] for i in chosen]
+    sizes = {"source": data.source_size, "target": data.image_size}
+    return {
+        name: np.stack([plain_view(e, size, data.channels) for e in encoded]) for name, size in sizes.items()
+    }
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m experiments.sample",
+        description=__doc__,
+        allow_abbrev=False,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--workdir", required=True, metavar="DIR", help="folder of the run")
+    parser.add_argument("--step", type=int, help="checkpoint to draw from (default: the newest)")
+    parser.add_argument("--count", type=int, default=8, help="rows of source and target (default: 8)")
+    parser.add_argument("--seed", type=int, default=0, help="of images and noise (default: 0)")
+    return parser
+
+
+if __name__ == "__main__":
+    sys.exit(main())
