@@ -1,0 +1,134 @@
+"""Noise schedules: how much of the image is left at time t.
+
+Variance preserving: `xt = alpha x0 + sigma eps`, with `abar = alpha^2`, `sigma^2 = 1 - abar`, t in [0, 1].
+
+    inverted   abar(t) = (2 (1 + s) / pi) arccos(sqrt(t)) - s                                           (1)
+    cosine     abar(t) = cos^2(u(t)) / cos^2(u(0)),  u(t) = (pi / 2) (t + s) / (1 + s),  s = 0.008      (2)
+    linear     abar(t) = exp(-(b0 t + (b1 - b0) t^2 / 2)),  b0 = 0.1, b1 = 20                           (3)
+    log-SNR    logsnr(t) = log(abar / (1 - abar))                                                       (4)
+    back       alpha^2 = sigmoid(logsnr),  sigma^2 = sigmoid(-logsnr)                                   (5)
+    T steps    beta_k = min(1 - abar(k/T) / abar((k-1)/T), 0.999),  abar_k = prod_{j<=k} (1 - beta_j)   (6)
+
+(1) is SODA's (arXiv 2311.17901; the exact formula is assumed, spec 1.10), (2) is arXiv 2102.09672, (3) is
+arXiv 2011.13456, whose T-step form, beta from 0.1/T to 20/T, is arXiv 2006.11239.
+(1) falls below 0 for t > 0.99984 and (2) reaches 0 at t = 1: (6) bounds both, and log-SNR is clamped.
+"""
+
+import dataclasses
+import functools
+import typing
+from typing import Literal
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from soda_jax.types import Time
+
+Name = Literal["inverted", "cosine", "linear"]
+
+OFFSET = 0.008  # s of (1) and (2)
+BETA_FIRST, BETA_LAST = 0.1, 20.0  # b0 and b1 of (3)
+BETA_LIMIT = 0.999  # of (6)
+LOGSNR_MIN = -20.0  # floor: eps -> x0 divides by alpha, and 1/alpha is 22026 there
+LOGSNR_MAX = 40.0  # stands for t = 0: alpha is 1 in float32 and sigma is 2e-9
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Schedule:
+    """A noise schedule. `steps` is T; 0 means continuous time.
+
+    In T steps, t is read as the index round(t T) of 0..T. Raises ValueError for an unknown name or a
+    negative T.
+    """
+
+    name: str = "inverted"  # a Name; checked below, where the error can say which config key to change
+    steps: int = 1000
+
+    def __post_init__(self):
+        if self.name not in typing.get_args(Name):
+            raise ValueError(
+                f"diffusion.schedule: expected one of {typing.get_args(Name)}, found {self.name!r}"
+            )
+        if self.steps < 0:
+            raise ValueError(f"diffusion.steps: expected 0 (continuous) or more, found {self.steps}")
+
+    def logsnr(self, t: Time) -> Time:
+        """Log signal-to-noise ratio (4) at t, float32, falling in t, within [LOGSNR_MIN, LOGSNR_MAX]."""
+        if not self.steps:
+            return _CONTINUOUS[self.name](t)
+        index = jnp.round(t * self.steps).astype(jnp.int32)
+        return jnp.asarray(logsnr_table(self.name, self.steps))[index]
+
+    def alpha(self, t: Time) -> Time:
+        """What xt keeps of x0, from 1 at t = 0 down to almost 0 at t = 1."""
+        return alpha_of(self.logsnr(t))
+
+    def sigma(self, t: Time) -> Time:
+        """The standard deviation of the noise in xt."""
+        return sigma_of(self.logsnr(t))
+
+
+def alpha_of(logsnr: Time) -> Time:
+    """alpha from log-SNR, (5)."""
+    return jnp.sqrt(jax.nn.sigmoid(logsnr))
+
+
+def sigma_of(logsnr: Time) -> Time:
+    """sigma from log-SNR, (5); accurate where 1 - alpha^2 would round to 0."""
+    return jnp.sqrt(jax.nn.sigmoid(-logsnr))
+
+
+def betas(name: str, steps: int) -> np.ndarray:
+    """beta_1..beta_T of (6), float64 [T]."""
+    if name == "linear":
+        raw = np.linspace(BETA_FIRST, BETA_LAST, steps) / steps
+    else:
+        abar = _ABAR[name](np.linspace(0.0, 1.0, steps + 1))
+        raw = 1 - abar[1:] / abar[:-1]
+    return np.minimum(raw, BETA_LIMIT)
+
+
+@functools.lru_cache
+def logsnr_table(name: str, steps: int) -> np.ndarray:
+    """log-SNR at k/T for k = 0..T, float32 [T + 1], computed in float64."""
+    log_abar = np.cumsum(np.log1p(-betas(name, steps)))
+    logsnr = log_abar - np.log(-np.expm1(log_abar))
+    return np.concatenate([[LOGSNR_MAX], np.maximum(logsnr, LOGSNR_MIN)]).astype(np.float32)
+
+
+def _abar_inverted(t: np.ndarray) -> np.ndarray:
+    """(1)"""
+    return 2 * (1 + OFFSET) / np.pi * np.arccos(np.sqrt(t)) - OFFSET
+
+
+def _abar_cosine(t: np.ndarray) -> np.ndarray:
+    """(2), up to its constant, which the ratios of (6) cancel."""
+    return np.cos(np.pi / 2 * (t + OFFSET) / (1 + OFFSET)) ** 2
+
+
+def _clamped(logsnr: Time) -> Time:
+    return jnp.clip(logsnr, LOGSNR_MIN, LOGSNR_MAX).astype(jnp.float32)
+
+
+def _logsnr_inverted(t: Time) -> Time:
+    """(1) in (4); 1 - abar is written with arcsin, so that small t do not cancel."""
+    scale = 2 * (1 + OFFSET) / np.pi
+    signal = jnp.maximum(scale * jnp.arccos(jnp.sqrt(t)) - OFFSET, 0.0)
+    return _clamped(jnp.log(signal) - jnp.log(scale * jnp.arcsin(jnp.sqrt(t))))
+
+
+def _logsnr_cosine(t: Time) -> Time:
+    """(2) in (4); 1 - abar = sin(u - u0) sin(u + u0) / cos^2(u0) and cos(u) = sin(pi/2 - u) do not cancel."""
+    quarter = np.pi / 2 / (1 + OFFSET)
+    signal = 2 * jnp.log(jnp.sin(quarter * (1 - t)))
+    return _clamped(signal - jnp.log(jnp.sin(quarter * t)) - jnp.log(jnp.sin(quarter * (t + 2 * OFFSET))))
+
+
+def _logsnr_linear(t: Time) -> Time:
+    """(3) in (4)."""
+    return _clamped(-jnp.log(jnp.expm1(BETA_FIRST * t + (BETA_LAST - BETA_FIRST) / 2 * t**2)))
+
+
+_ABAR = {"inverted": _abar_inverted, "cosine": _abar_cosine}
+_CONTINUOUS = {"inverted": _logsnr_inverted, "cosine": _logsnr_cosine, "linear": _logsnr_linear}
