@@ -1,0 +1,126 @@
+"""Frozen features of every image of a split: one jitted pass, the batch cut over the local devices.
+
+Batches are those of `data.pipeline.evaluation_batches`: {"image": uint8 [b, h, w, c], "labels": {name: int [b]},
+"index": int [b], "valid": bool [b]}. Rows that are not valid (the filling of the last batch) are left out.
+"""
+
+import dataclasses
+from collections.abc import Callable, Iterable, Iterator, Mapping
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
+from jaxtyping import Array, Float, Int, UInt8
+
+from soda_jax.parallel.mesh import make_mesh
+from soda_jax.types import Batch, Bytes, Features, Tree
+
+Encode = Callable[[Tree, Bytes], Features]  # (variables, images) -> flat features by name
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Table:
+    """What is known of the images of a split, row by row, on the host.
+
+    Attributes:
+      features: name -> float32 [b, n].
+      labels: name -> class number [b].
+      index: number of the image in its split [b].
+      groups: number of the scene that it shows [b]; its own number where images stand alone.
+    """
+
+    features: dict[str, Float[np.ndarray, "b _"]]
+    labels: dict[str, Int[np.ndarray, " b"]]
+    index: Int[np.ndarray, " b"]
+    groups: Int[np.ndarray, " b"]
+
+    def __len__(self) -> int:
+        return len(self.index)
+
+
+def local_mesh() -> Mesh:
+    """All devices of this process along `data`."""
+    return make_mesh(devices=jax.local_devices())
+
+
+def extract(
+    encode: Encode,
+    variables: Tree,
+    batches: Iterable[Batch],
+    names: tuple[str, ...],
+    *,
+    views: int = 1,
+    mesh: Mesh | None = None,
+) -> Table:
+    """The features `names` of every valid image, in the order of the batches.
+
+    Args:
+      encode: pure; is jitted here, and what it computes for features that are not asked for is left out.
+      variables: its first argument; copied to every device of the mesh.
+      batches: see the module; every batch has the same size.
+      names: which of its features.
+      views: images of a scene: image i shows scene i // views.
+      mesh: default: all local devices.
+
+    Raises:
+      ValueError: `encode` has no such feature, or there is no valid image.
+    """
+    mesh = local_mesh() if mesh is None else mesh
+    rows = NamedSharding(mesh, PartitionSpec(mesh.axis_names))
+    variables = jax.device_put(variables, NamedSharding(mesh, PartitionSpec()))
+    program = jax.jit(lambda variables, images: _named(encode(variables, images), names), out_shardings=rows)
+
+    def start(batch: Batch) -> tuple[Batch, Features]:
+        images = _filled(np.asarray(batch["image"]), mesh.size)
+        return batch, program(variables, jax.device_put(images, rows))
+
+    pieces = [_piece(batch, found) for batch, found in _one_behind(map(start, batches))]
+    return _joined(pieces, views)
+
+
+def _named(features: Features, names: tuple[str, ...]) -> Features:
+    missing = [name for name in names if name not in features]
+    if missing:
+        raise ValueError(f"expected features {missing}, the encoder has {sorted(features)}")
+    return {name: features[name].astype(jnp.float32) for name in names}
+
+
+def _filled(images: UInt8[np.ndarray, "b h w c"], devices: int) -> UInt8[np.ndarray, "m h w c"]:
+    """Black images up to the next multiple of the number of devices."""
+    return np.pad(images, ((0, -len(images) % devices), (0, 0), (0, 0), (0, 0)))
+
+
+def _one_behind(results: Iterator[tuple[Batch, Features]]) -> Iterator[tuple[Batch, Features]]:
+    """Each result after the next one was started: devices work while the host copies."""
+    last = next(results, None)
+    for result in results:
+        yield last
+        last = result
+    if last is not None:
+        yield last
+
+
+def _piece(batch: Batch, features: Features) -> Mapping:
+    """The valid rows of a batch, on the host."""
+    valid = np.asarray(batch["valid"])
+    found = {name: np.asarray(x)[: len(valid)][valid] for name, x in features.items()}
+    labels = {name: np.asarray(y)[valid].astype(np.int32) for name, y in batch["labels"].items()}
+    return {"features": found, "labels": labels, "index": np.asarray(batch["index"])[valid]}
+
+
+def _joined(pieces: list[Mapping], views: int) -> Table:
+    if not sum(len(piece["index"]) for piece in pieces):
+        raise ValueError("there is no image to encode: the split is empty, or config.probe.max_* left none")
+    whole = jax.tree.map(lambda *parts: np.concatenate(parts), *pieces)
+    return Table(**whole, groups=whole["index"] // views)
+
+
+def pixels(images: Bytes, side: int = 32) -> Float[Array, "b n"]:
+    """Raw pixels in 0..1, flat; images larger than `side` are shrunk to it (antialiased), to stay affordable."""
+    scaled = images.astype(jnp.float32) / 255
+    b, h, w, c = scaled.shape
+    shape = (b, min(h, side), min(w, side), c)
+    if shape != scaled.shape:
+        scaled = jax.image.resize(scaled, shape, "linear", antialias=True)
+    return scaled.reshape(b, -1)

@@ -1,0 +1,45 @@
+"""95% intervals of an accuracy.
+
+(1) Wilson (1927): the p' with |p - p'| <= q sqrt(p' (1 - p') / n), that is
+    (p + q²/2n ± q sqrt(p (1 - p) / n + q²/4n²)) / (1 + q²/n),  q = 1.959964.
+(2) Test images that share a scene rise and fall together, so n of them tell less than n independent ones.
+    Kish's design effect D = sum_g (sum_{i in g} (c_i - p))² / (n p (1 - p)) says how much less: where D > 1,
+    (1) is taken with n / D. With one image a group D = 1.
+"""
+
+import numpy as np
+from jaxtyping import Bool, Int
+
+QUANTILE = 1.959963984540054  # of the normal distribution at 0.975
+
+
+def wilson(accuracy: float, count: float) -> tuple[float, float]:
+    """(1): the interval of an accuracy in 0..1 that was measured on `count` independent examples.
+
+    Raises:
+      ValueError: `count` is not positive, or the accuracy lies outside 0..1.
+    """
+    if count <= 0 or not 0 <= accuracy <= 1:
+        raise ValueError(f"an interval needs count > 0 and 0 <= accuracy <= 1, got {count} and {accuracy}")
+    square = QUANTILE**2 / count
+    half = QUANTILE * np.sqrt(accuracy * (1 - accuracy) / count + square / (4 * count))
+    low, high = (accuracy + square / 2 - half), (accuracy + square / 2 + half)
+    return max(0.0, float(low / (1 + square))), min(1.0, float(high / (1 + square)))
+
+
+def effective_count(correct: Bool[np.ndarray, " b"], groups: Int[np.ndarray, " b"]) -> float:
+    """(2): how many independent examples tell as much as these; the number of groups where all agree."""
+    spread = correct.mean() * (1 - correct.mean())
+    _, group = np.unique(groups, return_inverse=True)
+    if spread == 0:  # every answer right, or every one wrong: nothing tells how groups vary, so count them
+        return float(group.max() + 1)
+    totals = np.bincount(group, weights=correct - correct.mean())
+    return len(correct) / max(1.0, float(np.sum(totals**2) / (len(correct) * spread)))
+
+
+def accuracy_interval(
+    correct: Bool[np.ndarray, " b"], groups: Int[np.ndarray, " b"]
+) -> tuple[float, tuple[float, float]]:
+    """Accuracy and its 95% interval; `groups` numbers the scene (or image) that an example belongs to."""
+    accuracy = float(correct.mean())
+    return accuracy, wilson(accuracy, effective_count(correct, groups))
