@@ -5,26 +5,29 @@ from pathlib import Path
 
 import numpy as np
 
+from experiments.configs import default
+from experiments.runs import plain
 from soda_jax.report.figures import save_grid, save_strip
 
 LABELS = {"shape": 6, "object_hue": 8, "floor_hue": 8, "wall_hue": 8, "size": 4, "yaw": 8}
 SECTIONS = 13
 BATCH = 32
 
-CONFIG = {
-    "seed": 3,
-    "method": "soda",
-    "data": {"name": "views3d", "image_size": 64, "pair": "pose", "crop_scale": [0.08, 1.0]},
-    "model": {"latent_dim": 130, "dropout": 0.0},
-    "train": {"images": 24000, "batch": BATCH},
-}
+CHANGES = {"seed": 3, "model.dropout": 0.0, "train.images": 24000, "train.batch": BATCH}
+
+
+def config() -> dict:
+    """The default config with a few keys changed, as JSON keeps it."""
+    changed = default.get_config()
+    changed.update_from_flattened_dict(CHANGES)
+    return plain(changed)
 
 
 def write_run(folder: Path, *, steps=750, probes=(250, 500, 750), pictures=True, monitor=True) -> Path:
     """The whole folder; leave parts out to get a young run."""
     folder.mkdir(parents=True, exist_ok=True)
     about = {
-        "config": CONFIG,
+        "config": config(),
         "data_info": {"image_shape": [64, 64, 3], "labels": LABELS, "sizes": {"train": 4096, "test": 512}},
         "versions": {"jax": "0.10.2", "flax": "0.12.8"},
         "command": "python -m experiments.train --config=experiments/configs/quickstart.py --workdir=DIR",

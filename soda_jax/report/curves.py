@@ -12,6 +12,9 @@ from typing import Literal
 
 import numpy as np
 
+Number = int | float
+Values = Sequence[Number] | np.ndarray  # one axis
+
 WIDTH, HEIGHT = 480, 250
 WIDE = 860  # of the chart that has the page to itself
 LEFT, RIGHT, TOP, BOTTOM = 50, 14, 30, 40  # margins around the plot
@@ -24,21 +27,21 @@ class Series:
     """One named line: `x` and `y` of equal length, values that are not finite are left out as gaps."""
 
     name: str
-    x: Sequence[float]
-    y: Sequence[float]
+    x: Values
+    y: Values
     colour: int = 0
     style: Literal["line", "faint", "dashed"] = "line"
-    low: Sequence[float] = field(default=())  # an interval around y, empty for none
-    high: Sequence[float] = field(default=())
+    low: Values = field(default=())  # an interval around y, empty for none
+    high: Values = field(default=())
 
 
 @dataclass(frozen=True, kw_only=True)
 class Dot:
     """One dot of a row in `dot_chart`, with an interval where `low` < `high`."""
 
-    value: float
-    low: float
-    high: float
+    value: Number
+    low: Number
+    high: Number
     colour: int
     title: str
 
@@ -47,14 +50,14 @@ class Dot:
 class Scale:
     """Maps values in [low, high] to pixels in [start, end], straight or in logarithms."""
 
-    low: float
-    high: float
-    start: float
-    end: float
+    low: Number
+    high: Number
+    start: Number
+    end: Number
     log: bool = False
 
-    def __call__(self, value: float) -> float:
-        turn: Callable[[float], float] = math.log if self.log else float
+    def __call__(self, value: Number) -> float:
+        turn: Callable[[Number], float] = math.log if self.log else float
         part = (turn(value) - turn(self.low)) / (turn(self.high) - turn(self.low))
         return round(self.start + part * (self.end - self.start), 2)
 
@@ -102,11 +105,12 @@ def dot_chart(
     return _svg(marks, title, height, WIDE)
 
 
-def bar_chart(names: Sequence[str], values: Sequence[float], *, title: str, colour: int = 0) -> str:
+def bar_chart(names: Sequence[str], values: Values, *, title: str, colour: int = 0) -> str:
     """Horizontal bars from zero, the value written at each end; negative values go to the left."""
     step, left = 20, 24 + LETTER * max(len(name) for name in names)
     height = step * len(names) + 12
-    x = Scale(*_room(min(0.0, *values), max(0.0, *values), pad=0.0), left, WIDTH - 64)
+    reach = float(min(0.0, *values)), float(max(0.0, *values))
+    x = Scale(*_room(*reach, pad=0.0), left, WIDTH - 64)
     marks = [f'<line class="axis" x1="{x(0)}" x2="{x(0)}" y1="2" y2="{height - 2}"/>']
     for i, (name, value) in enumerate(zip(names, values, strict=True)):
         top, start, end = 6 + step * i, min(x(0), x(value)), max(x(0), x(value))
@@ -119,7 +123,7 @@ def bar_chart(names: Sequence[str], values: Sequence[float], *, title: str, colo
     return _svg(marks, title, height)
 
 
-def smooth(values: Sequence[float], window: int) -> list[float]:
+def smooth(values: Values, window: int) -> list[float]:
     """The centred running mean (at the ends: of fewer values); what is not finite does not count."""
     array = np.asarray(values, np.float64)
     known, kernel = np.isfinite(array), np.ones(max(1, window))
@@ -140,7 +144,7 @@ def thinned(series: Series, most: int = MOST_POINTS) -> Series:
     return Series(name=series.name, colour=series.colour, style=series.style, **mean)
 
 
-def ticks(low: float, high: float, count: int = 5) -> list[float]:
+def ticks(low: Number, high: Number, count: int = 5) -> list[float]:
     """About `count` round numbers (1, 2 or 5 times a power of ten apart) within [low, high]."""
     raw = (high - low) / count
     power = 10.0 ** math.floor(math.log10(raw))
@@ -150,13 +154,13 @@ def ticks(low: float, high: float, count: int = 5) -> list[float]:
     ]
 
 
-def log_ticks(low: float, high: float) -> list[float]:
+def log_ticks(low: Number, high: Number) -> list[float]:
     """1, 2 and 5 times powers of ten within [low, high], for a logarithmic axis."""
     powers = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
     return [m * 10.0**p for p in powers for m in (1, 2, 5) if low <= m * 10.0**p <= high]
 
 
-def short(value: float) -> str:
+def short(value: Number) -> str:
     """A number as an axis shows it: 12500 is 12.5k, 3000000 is 3M."""
     for size, letter in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
         if abs(value) >= size:
@@ -168,18 +172,18 @@ def _finite(values) -> list[float]:
     return [float(v) for v in values if math.isfinite(v)]
 
 
-def _means(values: Sequence[float], cuts: Sequence[np.ndarray]) -> list[float]:
+def _means(values: Values, cuts: Sequence[np.ndarray]) -> list[float]:
     array = np.asarray(values, np.float64)
     return [float(array[cut].mean()) for cut in cuts] if len(array) else []
 
 
-def _room(low: float, high: float, pad: float) -> tuple[float, float]:
+def _room(low: Number, high: Number, pad: Number) -> tuple[float, float]:
     """The range, widened by the share `pad`; a range of nothing becomes a small one."""
     width = high - low or abs(high) * 0.1 or 1.0
     return (low - pad * width, high + pad * width) if high > low else (low - width / 2, high + width / 2)
 
 
-def _limits(values: Sequence[float], log: bool, from_zero: bool) -> tuple[float, float]:
+def _limits(values: Values, log: bool, from_zero: bool) -> tuple[float, float]:
     if log:
         return min(values) / 1.1, max(values) * 1.1
     low, high = _room(min(values), max(values), pad=0.06)
@@ -195,7 +199,7 @@ def _y_axis(y: Scale, percent: bool) -> str:
     return "".join(marks)
 
 
-def _x_axis(x: Scale, label: str, percent: bool = False, height: float = HEIGHT) -> str:
+def _x_axis(x: Scale, label: str, percent: bool = False, height: Number = HEIGHT) -> str:
     base = height - BOTTOM
     marks = [f'<line class="axis" x1="{x.start}" x2="{x.end}" y1="{base}" y2="{base}"/>']
     for value in ticks(x.low, x.high, 5):
@@ -231,7 +235,7 @@ def _band(series: Series, x: Scale, y: Scale) -> str:
     return f'<polygon class="c{series.colour} band" points="{" ".join(above + below[::-1])}"/>'
 
 
-def _whiskers(dot: Dot, x: Scale, y: float) -> str:
+def _whiskers(dot: Dot, x: Scale, y: Number) -> str:
     line = (
         f'<line class="c{dot.colour} line" x1="{x(dot.low)}" x2="{x(dot.high)}" y1="{y:.1f}" y2="{y:.1f}"/>'
     )
@@ -255,6 +259,6 @@ def _names(entries: Sequence[tuple[str, int, str]]) -> str:
     return "".join(marks)
 
 
-def _svg(marks: Sequence[str], title: str, height: float, width: float = WIDTH) -> str:
+def _svg(marks: Sequence[str], title: str, height: Number, width: Number = WIDTH) -> str:
     label = escape(title, quote=True)
     return f'<svg viewBox="0 0 {width} {height}" role="img" aria-label="{label}">{"".join(marks)}</svg>'
