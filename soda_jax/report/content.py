@@ -135,7 +135,10 @@ def probe_curve(record: RunRecord, label: str) -> Html:
 
 
 def _probe_line(record: RunRecord, label: str, name: str, steps: list[int], batch: int) -> Series | None:
-    known = [(step, record.probes[step]["labels"][label][name]) for step in steps]
+    readings = [(step, record.probes[step]["labels"][label]) for step in steps]
+    known = [(step, scores[name]) for step, scores in readings if name in scores]
+    if not known:
+        return None
     values, spans = [scores["linear"] for _, scores in known], [interval(scores) for _, scores in known]
     trained = name in ("z", "pooled")
     return Series(
