@@ -18,7 +18,7 @@ FAN_IN = nn.initializers.variance_scaling(1.0, "fan_in", "truncated_normal")
 class Conv(nn.Module):
     """A square convolution with padding kernel // 2 on all four sides, whatever the stride.
 
-    `"SAME"` pads a strided convolution on one side only; equal padding keeps the network mirror-symmetric.
+    (`"SAME"` would pad a strided convolution on one side only; PyTorch's networks pad equally, as ours do.)
     Parameters: `kernel` [k, k, c_in, c_out] and `bias` [c_out], both float32; `dtype` is that of the compute.
     """
 
@@ -30,7 +30,7 @@ class Conv(nn.Module):
     use_bias: bool = True
 
     @nn.compact
-    def __call__(self, x: Image) -> Image:
+    def __call__(self, x: Image) -> Float[Array, "b h2 w2 {self.features}"]:
         shape = (self.kernel, self.kernel, x.shape[-1], self.features)
         kernel = self.param("kernel", self.kernel_init, shape, jnp.float32)
         y = convolve(x.astype(self.dtype), kernel.astype(self.dtype), self.stride)
@@ -48,21 +48,21 @@ def convolve(x: Image, kernel: Float[Array, "k k c o"], stride: int) -> Float[Ar
     )
 
 
-def upsample(x: Image) -> Image:
+def upsample(x: Image) -> Float[Array, "b 2*h 2*w c"]:
     """Nearest-neighbour upsampling by 2, as a broadcast."""
     b, h, w, c = x.shape
     grid = jnp.broadcast_to(x[:, :, None, :, None], (b, h, 2, w, 2, c))
     return grid.reshape(b, 2 * h, 2 * w, c)
 
 
-def space_to_depth(x: Image, patch: int) -> Image:
+def space_to_depth(x: Image, patch: int) -> Float[Array, "b h//{patch} w//{patch} c*{patch}**2"]:
     """[b, h, w, c] -> [b, h/p, w/p, p*p*c]: each p x p patch becomes one pixel."""
     b, h, w, c = x.shape
     grid = x.reshape(b, h // patch, patch, w // patch, patch, c)
     return grid.transpose(0, 1, 3, 2, 4, 5).reshape(b, h // patch, w // patch, patch * patch * c)
 
 
-def depth_to_space(x: Image, patch: int) -> Image:
+def depth_to_space(x: Image, patch: int) -> Float[Array, "b h*{patch} w*{patch} c//{patch}**2"]:
     """The inverse of `space_to_depth`."""
     b, h, w, n = x.shape
     grid = x.reshape(b, h, w, patch, patch, n // patch**2)

@@ -3,7 +3,7 @@
     omega_k = 1 / (2 pi s 10000^(k/K)),   k = 0 .. K-1                                                (1)
     embedding(u) = [cos(omega_0 u) .. cos(omega_{K-1} u), sin(omega_0 u) .. sin(omega_{K-1} u)]       (2)
 
-u is time in [-1, 1] (SODA, arXiv 2311.17901, appendix G.3 as restated in other people's code) and the scale s = 1e-4
+u is time in [-1, 1] and s = 1e-4 (SODA, arXiv 2311.17901, appendix G.3, as others restate it). The scale
 divides, so that the fastest wave turns by about pi between two neighbours of 1000 steps.
 Positions of patches are whole numbers and take s = 1 / (2 pi), which is the embedding of arXiv 1706.03762.
 """

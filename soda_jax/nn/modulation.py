@@ -4,9 +4,9 @@
                    = (z_s t_s) * GroupNorm(h) + (z_s t_b + z_b)                                       (2)
     [t_s, t_b] = Linear(SiLU(time)),   [z_s, z_b] = Linear(SiLU(z_i))                                 (3)
 
-Which section i belongs to which block: a U-Net of L levels with n blocks a level keeps L(n+1) feature maps on its way
-down (at every level one convolution, strided except at the first, then n blocks) and has L(n+1) blocks on its way
-up, each of which takes the youngest map that is left. So map i, its maker and its taker are a mirrored pair:
+Which section belongs to which block: a U-Net of L levels with n blocks a level keeps L(n+1) feature maps on
+its way down (at every level one convolution, strided except at the first, then n blocks) and L(n+1) blocks on
+its way up, each of which takes the youngest map left. So the maker and the taker of map i are a pair:
 
     per_skip    section i for the pair of map i, one more for the middle:     L(n+1) + 1 sections
     per_level   section l for all blocks of level l, one more for the middle: L + 1 sections
@@ -16,18 +16,19 @@ A convolution has no normalisation to modulate, so the section of its map steers
 """
 
 import dataclasses
-from typing import Any, Literal
+from typing import Any
 
 import jax.numpy as jnp
 from flax import linen as nn
 from jax.nn import initializers
 from jaxtyping import Array, Float
 
+from soda_jax.nn.checks import check_choice
 from soda_jax.nn.conv import FAN_IN
 from soda_jax.nn.norm import group_norm
 from soda_jax.types import Image
 
-Grouping = Literal["per_skip", "per_level", "whole"]
+GROUPINGS = ("per_skip", "per_level", "whole")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -39,19 +40,20 @@ class Pairing:
     up: tuple[int, ...]
 
 
-def section_count(levels: int, blocks: int, grouping: Grouping) -> int:
-    """How many sections z is cut into."""
+def section_count(levels: int, blocks: int, grouping: str) -> int:
+    """How many sections z is cut into. ValueError for an unknown grouping."""
+    check_choice("model.grouping", grouping, GROUPINGS)
     return {"per_skip": levels * (blocks + 1) + 1, "per_level": levels + 1, "whole": 1}[grouping]
 
 
-def section_of_layers(levels: int, blocks: int, grouping: Grouping) -> Pairing:
+def section_of_layers(levels: int, blocks: int, grouping: str) -> Pairing:
     """Which section modulates which layer; takers are mirrored, since they take the youngest map first."""
-    per_level = blocks + 1
+    middle, per_level = section_count(levels, blocks, grouping) - 1, blocks + 1
     size = {"per_skip": 1, "per_level": per_level, "whole": levels * per_level + 1}[grouping]
     maps = [i // size for i in range(levels * per_level)]
     return Pairing(
         down=tuple(None if i % per_level == 0 else section for i, section in enumerate(maps)),
-        middle=section_count(levels, blocks, grouping) - 1,
+        middle=middle,
         up=tuple(reversed(maps)),
     )
 

@@ -4,12 +4,13 @@ Block and stage layout are those of the common "v1.5": post-activation, the stri
 Xavier initialisation as in SODA (arXiv 2311.17901).
 """
 
-from typing import Any, Literal
+from typing import Any
 
 import jax.numpy as jnp
 from flax import linen as nn
 from jaxtyping import Array, Float
 
+from soda_jax.nn.checks import check_choice
 from soda_jax.nn.conv import Conv
 from soda_jax.types import Features, Image
 
@@ -27,7 +28,7 @@ class NormalisedConv(nn.Module):
     dtype: Any = jnp.float32
 
     @nn.compact
-    def __call__(self, x: Image, train: bool) -> Image:
+    def __call__(self, x: Image, train: bool) -> Float[Array, "b h2 w2 {self.features}"]:
         conv = Conv(self.features, self.kernel, self.stride, self.dtype, XAVIER, use_bias=False, name="conv")
         norm = nn.BatchNorm(not train, momentum=0.9, epsilon=1e-5, dtype=self.dtype, name="norm")
         return norm(conv(x))
@@ -48,7 +49,7 @@ class ResNetBlock(nn.Module):
         return (self.width, 3, self.stride), (self.width, 3, 1)
 
     @nn.compact
-    def __call__(self, x: Image, train: bool) -> Image:
+    def __call__(self, x: Image, train: bool) -> Float[Array, "b h2 w2 o"]:
         h = x
         for i, (features, kernel, stride) in enumerate(self.layout()):
             h = nn.relu(h) if i else h
@@ -68,11 +69,13 @@ class ResNet(nn.Module):
     depth: int
     latent_dim: int
     width: int = 64
-    stem: Literal["imagenet", "small", "strided"] = "imagenet"
+    stem: str = "imagenet"
     dtype: Any = jnp.float32
 
     @nn.compact
-    def __call__(self, images: Image, train: bool = False) -> tuple[Float[Array, "b n"], Features]:
+    def __call__(
+        self, images: Image, train: bool = False
+    ) -> tuple[Float[Array, "b {self.latent_dim}"], Features]:
         check_choice("model.encoder", f"resnet{self.depth}", [f"resnet{depth}" for depth in STAGES])
         check_choice("model.stem", self.stem, list(STEMS))
         h = self.enter(images, train)
@@ -82,7 +85,7 @@ class ResNet(nn.Module):
         features["z"] = head(features["pooled"])
         return features["z"], features
 
-    def enter(self, images: Image, train: bool) -> Image:
+    def enter(self, images: Image, train: bool) -> Float[Array, "b h2 w2 {self.width}"]:
         """The stem."""
         kernel, stride = STEMS[self.stem]
         h = nn.relu(NormalisedConv(self.width, kernel, stride, self.dtype, name="stem")(images, train))
@@ -103,9 +106,3 @@ class ResNet(nn.Module):
                 )
                 features[f"stage{stage + 1}/block{block + 1}"] = h = layer(h, train)
         return features
-
-
-def check_choice(key: str, value: str, legal: list[str]) -> None:
-    """Raise ValueError that names the config key unless the value is legal."""
-    if value not in legal:
-        raise ValueError(f"{key}={value!r} is unknown: take one of {', '.join(legal)}")

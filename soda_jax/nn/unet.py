@@ -8,16 +8,17 @@ small machines.
 import math
 from collections.abc import Callable
 from functools import partial
-from typing import Any, Literal
+from typing import Any
 
 import jax.numpy as jnp
 from flax import linen as nn
 from jaxtyping import Array, Float
 
 from soda_jax.nn.attention import SelfAttention
+from soda_jax.nn.checks import check_choice, check_image_size
 from soda_jax.nn.conv import FAN_IN, Conv, depth_to_space, space_to_depth, upsample
 from soda_jax.nn.embed import TimeEmbedding
-from soda_jax.nn.modulation import AdaGN, Grouping, Pairing, section_count, section_of_layers
+from soda_jax.nn.modulation import AdaGN, Pairing, section_count, section_of_layers
 from soda_jax.nn.norm import GroupNorm
 from soda_jax.types import Features, Image
 
@@ -40,7 +41,7 @@ class ResidualBlock(nn.Module):
     @nn.compact
     def __call__(
         self, x: Image, time: Float[Array, "b n"], z: Float[Array, "b d"] | None = None, train: bool = False
-    ) -> Image:
+    ) -> Float[Array, "b h w {self.features}"]:
         h = nn.silu(GroupNorm(self.groups, dtype=self.dtype, name="norm0")(x))
         h = Conv(self.features, dtype=self.dtype, name="conv0")(h)
         h = nn.silu(AdaGN(self.groups, self.dtype, name="norm1")(h, time, z))
@@ -62,9 +63,8 @@ class ResidualBlock(nn.Module):
         return SelfAttention(self.heads, FAN_IN, self.dtype, name="attention")(tokens).reshape(b, h, w, c)
 
 
-Run = Callable[
-    ..., Image
-]  # (name, h, features, attend, section) -> h: a block with time, z and train filled in
+# (name, h, features, attend, section) -> h: `UNet.block` with time, z and train filled in
+Run = Callable[..., Array]
 
 
 class UNet(nn.Module):
@@ -85,10 +85,10 @@ class UNet(nn.Module):
     groups: int = 32
     dropout: float = 0.1
     patch: int = 1
-    grouping: Grouping = "per_skip"
+    grouping: str = "per_skip"
     residual_rescale: bool = True
     dtype: Any = jnp.float32
-    remat: Literal["none", "blocks"] = "none"  # "blocks": the backward pass computes each block again
+    remat: str = "none"  # "blocks": the backward pass computes each block again
 
     @property
     def sections(self) -> int:
@@ -108,7 +108,7 @@ class UNet(nn.Module):
 
         ValueError if the image's sides, the sections of z or the attention flags do not fit.
         """
-        self.check(xt, z)
+        self.check(xt.shape, z)
         time = TimeEmbedding(self.channels, self.dtype, name="time")(t)
         run = partial(self.block, time=time, z=z, train=train)
         features = self.descend(space_to_depth(xt.astype(self.dtype), self.patch), run)
@@ -135,7 +135,7 @@ class UNet(nn.Module):
         h = run("middle_block0", h, h.shape[-1], True, self.pairing.middle)
         return run("middle_block1", h, h.shape[-1], False, self.pairing.middle)
 
-    def ascend(self, h: Image, skips: list[Image], run: Run) -> Features:
+    def ascend(self, h: Image, skips: list[Array], run: Run) -> Features:
         """Way up: at each level an upsampling and the blocks, each of which takes the youngest skip left."""
         features, sections, skips = {}, iter(self.pairing.up), list(skips)
         for level in reversed(range(len(self.multipliers))):
@@ -151,7 +151,7 @@ class UNet(nn.Module):
 
     def block(
         self, name: str, h: Image, features: int, attend: bool, section: int, time: Array, z: Any, train: bool
-    ) -> Image:
+    ) -> Float[Array, "b h w {features}"]:
         """One residual block under the section of z that is its own."""
         cls = nn.remat(ResidualBlock, static_argnums=(4,)) if self.remat == "blocks" else ResidualBlock
         layer = cls(
@@ -166,17 +166,18 @@ class UNet(nn.Module):
         )
         return layer(h, time, None if z is None else z[:, section], train)
 
-    def project(self, h: Image) -> Image:
+    def project(self, h: Image) -> Float[Array, "b h2 w2 {self.out_channels}"]:
         """To an image; the last convolution starts at zero, so that the first prediction is zero."""
         h = nn.silu(GroupNorm(self.groups, dtype=self.dtype, name="out_norm")(h))
         features = self.out_channels * self.patch**2
         conv = Conv(features, dtype=self.dtype, kernel_init=nn.initializers.zeros, name="out_conv")
         return depth_to_space(conv(h).astype(jnp.float32), self.patch)
 
-    def check(self, xt: Image, z: Float[Array, "b s d"] | None) -> None:
+    def check(self, shape: tuple[int, ...], z: Float[Array, "b s d"] | None) -> None:
         """Raise ValueError for what does not fit, before anything is computed."""
         levels = len(self.multipliers)
-        check_image_size(xt.shape, self.patch, levels)
+        check_choice("model.remat", self.remat, ("none", "blocks"))
+        check_image_size(shape, self.patch, levels)
         if len(self.attention) != levels:
             raise ValueError(
                 f"model.attention has {len(self.attention)} entries; model.multipliers asks for {levels}"
@@ -184,17 +185,4 @@ class UNet(nn.Module):
         if z is not None and z.shape[1] != self.sections:
             raise ValueError(
                 f"z has {z.shape[1]} sections; model.grouping={self.grouping!r} needs {self.sections}"
-            )
-
-
-def check_image_size(shape: tuple[int, ...], patch: int, levels: int) -> None:
-    """Raise ValueError, with the sizes that fit, unless an image [b, h, w, c] can be halved at each level."""
-    unit = patch * 2 ** (levels - 1)
-    for size in shape[1:3]:
-        if size % unit:
-            lower = max(size // unit, 1) * unit
-            fit = f"{lower} fits" if lower > size else f"{lower} and {lower + unit} fit"
-            raise ValueError(
-                f"data.image_size={size} does not fit model.patch={patch} and the {levels} levels of "
-                f"model.multipliers: it must be a multiple of {unit} ({fit})"
             )

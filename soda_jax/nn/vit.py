@@ -1,15 +1,16 @@
 """Vision transformer encoders (arXiv 2010.11929): pre-norm, fixed position embedding, mean pooling."""
 
-from typing import Any, Literal, NamedTuple
+from typing import Any, NamedTuple
 
 import jax.numpy as jnp
 from flax import linen as nn
 from jaxtyping import Array, Float
 
 from soda_jax.nn.attention import SelfAttention, Tokens
+from soda_jax.nn.checks import check_choice, check_patch
 from soda_jax.nn.conv import space_to_depth
 from soda_jax.nn.embed import position_embedding
-from soda_jax.nn.resnet import XAVIER, check_choice
+from soda_jax.nn.resnet import XAVIER
 from soda_jax.types import Features, Image
 
 
@@ -40,20 +41,22 @@ class TransformerBlock(nn.Module):
 
 
 class ViT(nn.Module):
-    """ViT encoder. Returns z [b, latent_dim] and all named activations: "stem", "block1", ..., "pooled", "z".
+    """ViT-Ti, S or B. Returns z [b, latent_dim] and named activations: "stem", "block1", ..., "pooled", "z".
 
     "pooled" is the mean of the tokens after the last norm; it and z are float32. ValueError for an unknown
     variant and for images whose sides the patch does not divide. `train` changes nothing; it is there for the
     encoders' contract.
     """
 
-    variant: Literal["Ti", "S", "B"]
+    variant: str
     latent_dim: int
     patch: int = 8
     dtype: Any = jnp.float32
 
     @nn.compact
-    def __call__(self, images: Image, train: bool = False) -> tuple[Float[Array, "b n"], Features]:
+    def __call__(
+        self, images: Image, train: bool = False
+    ) -> tuple[Float[Array, "b {self.latent_dim}"], Features]:
         check_choice("model.encoder", f"vit_{self.variant}", [f"vit_{name}" for name in SIZES])
         check_patch(images.shape, self.patch)
         size = SIZES[self.variant]
@@ -73,13 +76,3 @@ class ViT(nn.Module):
         dense = nn.Dense(width, dtype=self.dtype, kernel_init=XAVIER, name="embed")
         places = position_embedding(h, w, width).astype(self.dtype)
         return dense(grid.reshape(b, h * w, c)) + places[None]
-
-
-def check_patch(shape: tuple[int, ...], patch: int) -> None:
-    """Raise ValueError, naming the keys, unless the patch divides both sides of the image."""
-    if shape[1] % patch or shape[2] % patch:
-        height, width = shape[1:3]
-        raise ValueError(
-            f"data.source_size: {height}x{width} images do not fit model.vit_patch={patch}; "
-            f"take a multiple of {patch}"
-        )

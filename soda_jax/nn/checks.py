@@ -1,0 +1,32 @@
+"""What must fit before anything is computed; each error names the config key and what would fit."""
+
+from collections.abc import Iterable
+
+
+def check_choice(key: str, value: str, legal: Iterable[str]) -> None:
+    """Raise ValueError that names the config key unless the value is legal."""
+    if value not in legal:
+        raise ValueError(f"{key}={value!r} is unknown: take one of {', '.join(legal)}")
+
+
+def check_patch(shape: tuple[int, ...], patch: int) -> None:
+    """Raise ValueError, naming the keys, unless the patch divides both sides of the image."""
+    if shape[1] % patch or shape[2] % patch:
+        height, width = shape[1:3]
+        raise ValueError(
+            f"data.source_size: {height}x{width} images do not fit model.vit_patch={patch}; "
+            f"take a multiple of {patch}"
+        )
+
+
+def check_image_size(shape: tuple[int, ...], patch: int, levels: int) -> None:
+    """Raise ValueError, with the sizes that fit, unless an image [b, h, w, c] can be halved at each level."""
+    unit = patch * 2 ** (levels - 1)
+    for size in shape[1:3]:
+        if size % unit:
+            lower = max(size // unit, 1) * unit
+            fit = f"{lower} fits" if lower > size else f"{lower} and {lower + unit} fit"
+            raise ValueError(
+                f"data.image_size={size} does not fit model.patch={patch} and the {levels} levels of "
+                f"model.multipliers: it must be a multiple of {unit} ({fit})"
+            )
