@@ -1,0 +1,144 @@
+"""The one place where a config becomes objects. What is wrong with a value is said here, with its key."""
+
+import jax
+import jax.numpy as jnp
+import optax
+from flax import linen as nn
+from jax.sharding import Mesh
+from ml_collections import ConfigDict
+
+from data.sources import DataSet, open_data_set
+from data.views import Views
+from soda_jax.diffusion.samplers import Sampler
+from soda_jax.diffusion.schedules import Schedule
+from soda_jax.methods.base import BatchSpec, Method
+from soda_jax.methods.soda import SODA
+from soda_jax.nn.resnet import STAGES, ResNet, check_choice
+from soda_jax.nn.unet import UNet
+from soda_jax.nn.vit import SIZES, ViT
+from soda_jax.parallel.mesh import Plan, check_batch, make_mesh, plan_mesh
+from soda_jax.training.loop import Lengths
+from soda_jax.training.optimizer import OptimizerConfig, make_optimizer
+
+DTYPES = {"float32": jnp.float32, "bfloat16": jnp.bfloat16}
+ENCODERS = [*(f"resnet{depth}" for depth in STAGES), *(f"vit_{size}" for size in SIZES)]
+INIT = 2**32 - 1  # stream of the initial parameters: no step has this number
+
+
+def method(config: ConfigDict, spec: BatchSpec) -> Method:
+    """The method that `config.method` names, for batches of this spec."""
+    check_choice("method", config.method, ["soda"])
+    c = config.model
+    return SODA(
+        encoder=encoder(config),
+        denoiser=denoiser(config, spec["target"].shape[-1]),
+        schedule=schedule(config),
+        prediction=config.diffusion.prediction,
+        loss_in=config.diffusion.loss_in,
+        mask_section=c.mask_section,
+        mask_all=c.mask_all,
+        source_noise=c.source_noise,
+    )
+
+
+def encoder(config: ConfigDict) -> nn.Module:
+    """The network from a source to z."""
+    c = config.model
+    check_choice("model.encoder", c.encoder, ENCODERS)
+    kind, dtype = c.encoder, compute_dtype(config)
+    if kind.startswith("vit_"):
+        return ViT(variant=kind.removeprefix("vit_"), latent_dim=c.latent_dim, patch=c.vit_patch, dtype=dtype)
+    depth = int(kind.removeprefix("resnet"))
+    return ResNet(depth=depth, latent_dim=c.latent_dim, width=c.encoder_width, stem=c.stem, dtype=dtype)
+
+
+def denoiser(config: ConfigDict, out_channels: int) -> nn.Module:
+    """The network from (xt, t, z) to its prediction."""
+    c = config.model
+    check_choice("model.grouping", c.grouping, ["per_skip", "per_level", "whole"])
+    check_choice("model.remat", c.remat, ["none", "blocks"])
+    check_choice("model.patch", c.patch, [1, 2, 4])
+    names = "channels multipliers blocks attention heads groups dropout patch grouping residual_rescale remat"
+    fields = {name: c[name] for name in names.split()}
+    return UNet(out_channels=out_channels, dtype=compute_dtype(config), **fields)
+
+
+def compute_dtype(config: ConfigDict) -> jnp.dtype:
+    """The type that the networks compute in."""
+    check_choice("model.dtype", config.model.dtype, list(DTYPES))
+    return DTYPES[config.model.dtype]
+
+
+def schedule(config: ConfigDict) -> Schedule:
+    """The noise schedule."""
+    return Schedule(name=config.diffusion.schedule, steps=config.diffusion.steps)
+
+
+def sampler(config: ConfigDict) -> Sampler:
+    """How pictures are made."""
+    c = config.samples
+    return Sampler(kind=c.sampler, steps=c.steps, eta=c.eta, clip_x0=c.clip_x0)
+
+
+def optimizer(config: ConfigDict) -> optax.GradientTransformation:
+    """AdamW as the config wants it."""
+    return make_optimizer(optimizer_config(config))
+
+
+def optimizer_config(config: ConfigDict) -> OptimizerConfig:
+    """What `make_optimizer` and `learning_rate` take."""
+    return OptimizerConfig(
+        **config.optimizer.to_dict(), total_images=config.train.images, batch=config.train.batch
+    )
+
+
+def lengths(config: ConfigDict) -> Lengths:
+    """Of training, in images."""
+    return Lengths(
+        batch=config.train.batch,
+        images=config.train.images,
+        log_every=config.train.log_every_images,
+        save_every=config.checkpoint.every_images,
+    )
+
+
+def mesh_plan(config: ConfigDict, present: int | None = None) -> Plan:
+    """Sizes of the mesh on the devices that are present, and by how much it is folded."""
+    present = jax.device_count() if present is None else present
+    plan = plan_mesh(config.mesh.data, config.mesh.fsdp, present, config.mesh.fold)
+    check_batch(config.train.batch, config.train.accumulation * plan.folded, plan.devices)
+    return plan
+
+
+def mesh(config: ConfigDict) -> Mesh:
+    """The mesh of this process's devices, folded where there are too few."""
+    plan = mesh_plan(config)
+    return make_mesh(plan.data, plan.fsdp)
+
+
+def batch_spec(config: ConfigDict) -> BatchSpec:
+    """Shapes of a global batch, as it travels to the devices."""
+    c, batch = config.data, config.train.batch
+
+    def images(side: int) -> jax.ShapeDtypeStruct:
+        return jax.ShapeDtypeStruct((batch, side, side, c.channels), jnp.uint8)
+
+    index = jax.ShapeDtypeStruct((batch,), jnp.int32)
+    return {"source": images(c.source_size), "target": images(c.image_size), "index": index}
+
+
+def views(config: ConfigDict) -> Views:
+    """How source and target are made of an example."""
+    c = config.data
+    return Views(**{name: c[name] for name in Views.__dataclass_fields__})
+
+
+def dataset(config: ConfigDict) -> DataSet:
+    """The prepared data set."""
+    c = config.data
+    return open_data_set(c.name, c.dir, train_split=c.train_split, test_split=c.test_split)
+
+
+def init_key(config: ConfigDict) -> jax.Array:
+    """The key of the initial parameters."""
+    return jax.random.fold_in(jax.random.key(config.seed), jnp.uint32(INIT))

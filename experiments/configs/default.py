@@ -1,0 +1,167 @@
+"""Every key there is. The other configs are this one with a few lines changed.
+
+A comment gives the unit or the legal values. Everything is `assumed`, for the paper's hyperparameters are not
+public, except where a comment says `paper`. Lengths are in images, so that they survive another batch size.
+"""
+
+from ml_collections import ConfigDict
+
+
+def get_config() -> ConfigDict:
+    """The whole config, locked: a line that changes a key that is not here fails."""
+    config = ConfigDict()
+    config.seed = 0  # of parameters, data order, views, noise: 0 .. 2^32 - 1
+    config.method = "soda"  # soda
+    config.compilation_cache = "default"  # default (the user's cache folder) | "" (off) | a folder
+    config.data = data()
+    config.model = model()
+    config.diffusion = diffusion()
+    config.optimizer = optimizer()
+    config.ema = ConfigDict({"decay": 0.9999})  # assumed; warmed up by (1 + step) / (10 + step)
+    config.train = train()
+    config.checkpoint = checkpoint()
+    config.samples = samples()
+    config.monitor = monitor()
+    config.mesh = mesh()
+    config.probe = probe()
+    return config.lock()
+
+
+def data() -> ConfigDict:
+    """What is read, and how two views are made of it."""
+    data = ConfigDict()
+    data.name = "views3d"  # a prepared data set: views3d | fashion_mnist | folder's --name | a TFDS name
+    data.dir = (
+        ""  # where data sets lie; "": the user's cache folder ($SODA_JAX_DATA, else ~/.cache/soda_jax/data)
+    )
+    data.image_size = 64  # pixels a side of the target, which is denoised
+    data.source_size = 64  # pixels a side of the source, which is encoded
+    data.channels = 3  # 1 grey | 3 RGB; images are converted
+    data.train_split = "train"  # as the files call it; slices as in TFDS: train[:90%]
+    data.test_split = "test"
+    data.workers = 0  # processes that prepare batches; 0: threads of this one do
+    data.threads = 2  # that read ahead, in this process or in each worker
+    data.prefetch = 64  # examples to read ahead
+    data.pair = (
+        "pose"  # augment: two draws of one image | pose: two cameras | pose_augment: both (paper: views)
+    )
+    data.crop_prob = 0.95  # probability of a random resized crop; of each view, as all of these
+    data.crop_scale = (0.08, 1.0)  # share of the area that is kept
+    data.crop_ratio = (0.75, 1.3333)  # width / height of the crop
+    data.flip_prob = 0.5  # of a mirror image, given a crop
+    data.randaugment_prob = 0.65
+    data.randaugment_ops = 2  # operations a draw
+    data.randaugment_magnitude = 9  # 0 .. 30
+    data.augment_target = True  # False: targets are plain images, better for pictures, worse for classes
+    return data
+
+
+def model() -> ConfigDict:
+    """The encoder (paper: a ResNet) and the denoiser (paper: a U-Net with AdaGN and layer modulation)."""
+    model = ConfigDict()
+    model.encoder = "resnet18"  # resnet18 | resnet34 | resnet50 | resnet101 | vit_Ti | vit_S | vit_B
+    model.encoder_width = 64  # channels of a ResNet's first stage
+    model.stem = "small"  # of a ResNet: imagenet (7x7 / 2, max-pool) | small (3x3 / 1) | strided (3x3 / 2)
+    model.vit_patch = 8  # pixels a side
+    model.latent_dim = 130  # of z; a multiple of the number of sections (13 here)
+    model.channels = 128  # of the U-Net's first level
+    model.multipliers = (1, 2, 2, 2)  # of the channels, one a level
+    model.blocks = 2  # residual blocks a level, on the way down
+    model.attention = (False, True, False, False)  # one a level; the middle always attends
+    model.heads = 1  # of attention
+    model.groups = 32  # of GroupNorm
+    model.dropout = 0.1
+    model.patch = 1  # 1 | 2 | 4: the U-Net works on p x p pixels at a time
+    model.grouping = "per_skip"  # sections of z: per_skip | per_level | whole
+    model.residual_rescale = True  # paper: residual sums / sqrt(2)
+    model.mask_section = 0.1  # probability that a section is dropped, each for itself (paper: masking)
+    model.mask_all = 0.1  # probability that all of them are
+    model.source_noise = 0.1  # standard deviation, of images in [-1, 1]
+    model.dtype = "float32"  # of the computation: float32 | bfloat16; parameters and norms stay float32
+    model.remat = "none"  # none | blocks (less memory, about a third more work)
+    return model
+
+
+def diffusion() -> ConfigDict:
+    """The noise, and what the denoiser predicts."""
+    diffusion = ConfigDict()
+    diffusion.schedule = "inverted"  # inverted (paper) | cosine | linear
+    diffusion.steps = 1000  # T; 0: continuous time
+    diffusion.prediction = "eps"  # eps (paper) | x0 | v
+    diffusion.loss_in = "eps"  # eps (paper) | x0 | v: what the squared error is taken of
+    return diffusion
+
+
+def optimizer() -> ConfigDict:
+    """AdamW."""
+    optimizer = ConfigDict()
+    optimizer.learning_rate = 1e-4  # of the denoiser
+    optimizer.encoder_ratio = 2.0  # rate of the encoder / rate of the denoiser
+    optimizer.b1 = 0.9
+    optimizer.b2 = 0.95
+    optimizer.weight_decay = 0.05  # of arrays with more than one axis
+    optimizer.clip = 1.0  # largest global norm of the gradient; 0: none
+    optimizer.warmup_images = 100_000  # images until the full rate
+    optimizer.schedule = "constant"  # after the warm-up: constant | cosine (to 0 at train.images)
+    return optimizer
+
+
+def train() -> ConfigDict:
+    """How long, and by how many."""
+    train = ConfigDict()
+    train.images = 4_000_000  # length of the training
+    train.batch = 512  # images a step, over all devices
+    train.accumulation = 1  # microbatches a step, to save memory
+    train.log_every_images = 10_240
+    train.allow_config_change = False  # True: go on from a checkpoint that another config made
+    return train
+
+
+def checkpoint() -> ConfigDict:
+    """What is kept."""
+    return ConfigDict(
+        {"every_images": 200_000, "keep": 3}
+    )  # 0 images: only at the end; keep: the last so many
+
+
+def samples() -> ConfigDict:
+    """Pictures in workdir/samples: source, target, generated."""
+    samples = ConfigDict()
+    samples.every_images = 400_000  # and at the end; 0: never
+    samples.count = 8  # rows
+    samples.sampler = "ddim"  # ddim | ddpm
+    samples.steps = 50  # calls of the denoiser (twice as many with guidance)
+    samples.eta = 0.0  # fresh noise of ddim: 0 none .. 1 as ddpm
+    samples.guidance = 0.0  # w of classifier-free guidance
+    samples.clip_x0 = True  # keep the estimates of the image in [-1, 1]
+    return samples
+
+
+def monitor() -> ConfigDict:
+    """Does the denoiser listen to z? Written with the metrics, as monitor/..."""
+    return ConfigDict({"every_images": 200_000, "batch": 256})  # 0 images: never; batch: test images
+
+
+def mesh() -> ConfigDict:
+    """Devices."""
+    mesh = ConfigDict()
+    mesh.data = -1  # devices that share the batch; -1: as many as there are
+    mesh.fsdp = 1  # devices that share each large array (and the batch as well)
+    mesh.fold = True  # on fewer devices: accumulate instead; False: refuse
+    return mesh
+
+
+def probe() -> ConfigDict:
+    """Linear heads and nearest neighbours on frozen features."""
+    probe = ConfigDict()
+    probe.batch = 256  # images at a time
+    probe.learning_rates = (0.01, 0.03, 0.1, 0.3)  # the grid: every rate with every decay
+    probe.weight_decays = (0.0, 1e-5, 1e-4)
+    probe.images = 1_000_000  # length of the training of the heads
+    probe.holdout = 0.1  # share of the training split that chooses among the heads
+    probe.augment = False  # True: one more pass over the training split, with the views of the source
+    probe.knn_k = 20
+    probe.max_train = 0  # images of the training split; 0: all
+    probe.max_test = 0
+    probe.seed = 0
+    return probe

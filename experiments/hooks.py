@@ -1,0 +1,96 @@
+"""What training does now and then: pictures, and a look at the latent."""
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any
+
+import jax
+from ml_collections import ConfigDict
+
+from data.pipeline import training_batches
+from data.sources import DataSet
+from experiments import build
+from experiments.job import Job
+from soda_jax.methods.base import to_uint8
+from soda_jax.parallel.processes import is_main
+from soda_jax.parallel.sharding import put_rows, replicated
+from soda_jax.report.figures import save_grid
+from soda_jax.training.latent_monitor import monitor, warning
+from soda_jax.training.loop import Hook
+from soda_jax.training.state import TrainState, ema_variables
+from soda_jax.types import Batch
+
+MONITOR, SAMPLES = 2**32 - 2, 2**32 - 3  # streams of the root key, beside the steps
+
+
+def hooks(job: Job, say: Callable[[str], None]) -> tuple[Hook, ...]:
+    """Those that the config asks for."""
+    c, wanted = job.config, []
+    if c.monitor.every_images:
+        wanted.append(Hook(every_images=c.monitor.every_images, run=monitoring(job, say)))
+    if c.samples.every_images:
+        wanted.append(Hook(every_images=c.samples.every_images, run=sampling(job)))
+    return tuple(wanted)
+
+
+def monitoring(job: Job, say: Callable[[str], None]) -> Callable[[TrainState, int], dict[str, Any]]:
+    """Measures the latent of the averaged variables on the same test images every time; warns in words."""
+    size = job.config.monitor.batch
+    batch = put_rows(fixed_batch(job.config, job.dataset, size), job.mesh)
+    keys = jax.random.split(stream(job.config, MONITOR), size)
+
+    @jax.jit
+    def measure(variables, batch, keys):
+        return monitor(job.method, variables, batch, keys)
+
+    def run(state: TrainState, step: int) -> dict[str, Any]:
+        values = jax.device_get(measure(ema_variables(state), batch, keys))
+        values = {name: value.item() for name, value in values.items()}
+        complaint = warning(values)
+        if complaint:
+            say(f"warning (latent monitor, step {step}): {complaint}")
+        return {"monitor/step": step} | {f"monitor/{name}": value for name, value in values.items()}
+
+    return run
+
+
+def sampling(job: Job) -> Callable[[TrainState, int], None]:
+    """Writes source | target | generated of the same test images every time."""
+    c = job.config.samples
+    host = fixed_batch(job.config, job.dataset, c.count)
+    batch, draw = put_rows(host, job.mesh), generator(job, host["target"].shape[1:])
+
+    def run(state: TrainState, step: int) -> None:
+        images = jax.device_get(draw(ema_variables(state), batch))
+        if is_main():
+            columns = [("source", host["source"]), ("target", host["target"]), ("generated", images)]
+            text = f"step {step}: test images, {c.sampler} in {c.steps} steps, guidance {c.guidance}"
+            save_grid(job.workdir / "samples" / f"step_{step:08d}.png", columns, description=text)
+
+    return run
+
+
+def generator(job: Job, shape: tuple[int, ...]) -> Callable:
+    """(variables, batch) -> uint8 images of the sources' latents, whole on every device."""
+    method, sampler, key = job.method, build.sampler(job.config), stream(job.config, SAMPLES)
+
+    def generate(variables, batch: Batch):
+        z = method.latent(variables, batch["source"])
+        guidance = job.config.samples.guidance
+        return to_uint8(method.generate(variables, z, sampler, key, shape, guidance=guidance))
+
+    return jax.jit(generate, out_shardings=replicated(job.mesh))
+
+
+def fixed_batch(config: ConfigDict, dataset: DataSet, count: int) -> Batch:
+    """Two views of some test images (of training images where there is no test split), always the same."""
+    which = "test" if "test" in dataset.splits else "train"
+    views, held_out = build.views(config), {"train": dataset.split(which)}
+    dataset = dataclasses.replace(dataset, splits=held_out)
+    with training_batches(dataset, views, batch=count, seed=config.seed, threads=0, prefetch=0) as batches:
+        return next(batches)
+
+
+def stream(config: ConfigDict, number: int) -> jax.Array:
+    """A key that no training step uses."""
+    return jax.random.fold_in(jax.random.key(config.seed), number)

@@ -1,0 +1,170 @@
+"""A training job before anything is computed: objects made of a config, checked, and described in words."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import jax
+from jax.sharding import Mesh
+from ml_collections import ConfigDict
+
+from data.pipeline import Batches, check_fit, training_batches
+from data.sources import DataSet
+from experiments import build, runs
+from experiments.configs import default
+from soda_jax.methods.base import BatchSpec, Method
+from soda_jax.parallel import processes
+from soda_jax.parallel.mesh import Plan
+from soda_jax.parallel.sharding import state_shardings, with_shardings
+from soda_jax.training import tables
+from soda_jax.training.checkpoints import versions
+from soda_jax.training.flops import forward_flops, training_flops
+from soda_jax.training.loop import Lengths
+from soda_jax.training.state import TrainState, create
+from soda_jax.types import Tree
+
+
+@dataclass(frozen=True, kw_only=True)
+class Job:
+    """Everything that training needs, but for the arrays."""
+
+    config: ConfigDict
+    workdir: Path
+    dataset: DataSet
+    method: Method
+    spec: BatchSpec  # of a global batch
+    mesh: Mesh
+    plan: Plan
+    lengths: Lengths
+    abstract: Tree  # TrainState of ShapeDtypeStructs with shardings
+    shardings: Tree  # TrainState of NamedShardings
+
+    @property
+    def accumulation(self) -> int:
+        """Microbatches a step, those that a folded mesh asks for included."""
+        return self.config.train.accumulation * self.plan.folded
+
+    @property
+    def metadata(self) -> dict[str, Any]:
+        """What a checkpoint says of its origin."""
+        data = self.dataset.manifest
+        return {"config": runs.plain(self.config), "versions": versions(), "data": data}
+
+    @cached_property
+    def flops_per_image(self) -> int:
+        """Of a training step, by the operations of the networks."""
+        one = {name: jax.ShapeDtypeStruct((1, *x.shape[1:]), x.dtype) for name, x in self.spec.items()}
+        variables = {"params": self.abstract.params, "batch_stats": self.abstract.batch_stats}
+        keys = jax.eval_shape(lambda: jax.random.split(jax.random.key(0), 1))
+        return training_flops(forward_flops(self.method.loss, variables, one, keys))
+
+
+def prepare(config: ConfigDict, workdir: Path) -> Job:
+    """Everything that can be wrong with a config or a folder is found here, as ValueError or OSError."""
+    make_workdir(workdir)
+    dataset = build.dataset(config)
+    check_fit(dataset, build.views(config))
+    plan, spec = build.mesh_plan(config), build.batch_spec(config)
+    mesh, method = build.mesh(config), build.method(config, spec)
+    abstract = jax.eval_shape(initialiser(config, method, spec))
+    shardings = state_shardings(abstract, mesh)
+    return Job(
+        config=config,
+        workdir=workdir,
+        dataset=dataset,
+        method=method,
+        spec=spec,
+        mesh=mesh,
+        plan=plan,
+        lengths=build.lengths(config),
+        abstract=with_shardings(abstract, shardings),
+        shardings=shardings,
+    )
+
+
+def make_workdir(workdir: Path) -> None:
+    """OSError, with the flag to change, unless files can be written there."""
+    try:
+        workdir.mkdir(parents=True, exist_ok=True)
+        trial = workdir / ".writable"
+        trial.touch()
+        trial.unlink()
+    except OSError as error:
+        reason = error.strerror
+        raise OSError(f"--workdir={workdir}: cannot write there ({reason}); choose another folder") from error
+
+
+def initialiser(config: ConfigDict, method: Method, spec: BatchSpec) -> Callable[[], TrainState]:
+    """() -> the state before the first step."""
+    optimizer = build.optimizer(config)
+    return lambda: create(method, optimizer, build.init_key(config), spec)
+
+
+def batches(job: Job, first: int) -> Batches:
+    """This process's rows of the batches from step `first` on."""
+    c = job.config.data
+    return training_batches(
+        job.dataset,
+        build.views(job.config),
+        batch=job.lengths.batch,
+        seed=job.config.seed,
+        process_index=processes.process_index(),
+        process_count=processes.process_count(),
+        workers=c.workers,
+        threads=c.threads,
+        prefetch=c.prefetch,
+        start_step=first,
+    )
+
+
+def check_same(job: Job, step: int, saved: Mapping[str, Any]) -> None:
+    """Raise ValueError, with the differences, if a checkpoint was made with another config or other data."""
+    changed = runs.forbidden_differences(saved["config"], runs.plain(job.config))
+    if saved["data"] != job.dataset.manifest:
+        changed.append(f"files of data set {job.dataset.name}: {saved['data']} -> {job.dataset.manifest}")
+    if changed and not job.config.train.allow_config_change:
+        raise ValueError(
+            f"the checkpoint of step {step} in {job.workdir} was made with another config: "
+            f"{'; '.join(changed)}. Undo that, take another --workdir, or go on regardless with "
+            "--config.train.allow_config_change=True"
+        )
+
+
+def describe(job: Job, first: int) -> str:
+    """What is about to happen, for the log."""
+    parts = [changes(job), tables.parameter_table(job.abstract.params)]
+    parts += [tables.sharding_table(job.abstract, job.shardings), surroundings(job, first)]
+    return "\n\n".join(parts)
+
+
+def changes(job: Job) -> str:
+    """The config, as far as it is not the default."""
+    lines = runs.differences(runs.plain(default.get_config()), runs.plain(job.config))
+    return "\n".join(["config, where it differs from default.py:", *(f"  {line}" for line in lines or ["-"])])
+
+
+def surroundings(job: Job, first: int) -> str:
+    """Devices, work and data."""
+    devices = job.mesh.devices
+    device, shape = devices.flat[0], ", ".join(f"{axis} {size}" for axis, size in job.mesh.shape.items())
+    lines = [
+        f"devices: {devices.size} x {device.device_kind} ({device.platform}), mesh: {shape}, "
+        f"processes: {processes.process_count()}",
+        f"work: {job.flops_per_image / 1e9:.3g} GFLOP an image",
+        f"data: {job.dataset.name}, {len(job.dataset.split('train')):,} training examples",
+        f"steps: {job.lengths.steps:,} of {job.lengths.batch} images"
+        + (f", going on from step {first:,}" if first else ""),
+    ]
+    return "\n".join([*lines, *([folded(job)] if job.plan.folded > 1 else [])])
+
+
+def folded(job: Job) -> str:
+    """What was asked for, and what it became."""
+    asked = job.plan.devices * job.plan.folded
+    return (
+        f"folded: mesh.data={job.config.mesh.data} x mesh.fsdp={job.config.mesh.fsdp} is {asked} devices, "
+        f"{jax.device_count()} present: {job.accumulation} microbatches a step keep the batch at "
+        f"{job.lengths.batch} (BatchNorm sees one microbatch at a time)"
+    )

@@ -1,0 +1,177 @@
+"""A workdir on disk: what a run leaves behind, and how another process opens it."""
+
+import json
+import shlex
+import sys
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import jax
+from jax.sharding import SingleDeviceSharding
+from ml_collections import ConfigDict
+
+from data.sources import DataSet
+from experiments import build
+from soda_jax.methods.base import BatchSpec, Method
+from soda_jax.training import checkpoints
+from soda_jax.types import Tree
+
+# Keys that may differ between a checkpoint and the run that goes on from it: they change no number of it.
+FREE = (
+    "compilation_cache",
+    "data.dir",
+    "data.workers",
+    "data.threads",
+    "data.prefetch",
+    "train.images",
+    "train.log_every_images",
+    "train.allow_config_change",
+    "checkpoint.",
+    "samples.",
+    "monitor.",
+    "probe.",
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Run:
+    """What is needed to use what a run has learned."""
+
+    workdir: Path
+    config: ConfigDict
+    method: Method
+    spec: BatchSpec
+    step: int | None  # of the checkpoint that is meant; None: there is none yet
+    data_info: Mapping[str, Any]
+
+    @property
+    def checkpoints(self) -> Path:
+        """Their folder."""
+        return self.workdir / "checkpoints"
+
+    def steps(self) -> list[int]:
+        """Of the checkpoints that are there now."""
+        return checkpoints.steps(self.checkpoints)
+
+    def ema_variables(self, step: int | None = None) -> Tree:
+        """The averaged variables of a step (default: `self.step`), on one device of this process."""
+        place = SingleDeviceSharding(jax.local_devices()[0])
+        abstract = jax.tree.map(
+            lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=place), self.abstract_variables()
+        )
+        return checkpoints.restore_ema(self.checkpoints, self.step if step is None else step, abstract)
+
+    def untrained_variables(self) -> Tree:
+        """The variables that training began with."""
+        return jax.jit(lambda key: self.method.init(key, self.spec))(build.init_key(self.config))
+
+    def abstract_variables(self) -> Tree:
+        """Shapes of the variables."""
+        return jax.eval_shape(lambda key: self.method.init(key, self.spec), build.init_key(self.config))
+
+
+def open_run(workdir: str | Path, step: int | None = None) -> Run:
+    """The run of a workdir; step None: its latest checkpoint, if it has one.
+
+    Raises FileNotFoundError where there is no run, and where it has no checkpoint of that step.
+    """
+    workdir = Path(workdir)
+    saved = read_config(workdir)
+    config = restored(saved["config"])
+    found = checkpoints.steps(workdir / "checkpoints")
+    if step is not None and step not in found:
+        raise FileNotFoundError(f"--step={step}: {workdir}/checkpoints has {found or 'no checkpoint yet'}")
+    spec = build.batch_spec(config)
+    return Run(
+        workdir=workdir,
+        config=config,
+        method=build.method(config, spec),
+        spec=spec,
+        step=max(found, default=None) if step is None else step,
+        data_info=saved["data_info"],
+    )
+
+
+def read_config(workdir: Path) -> dict[str, Any]:
+    """workdir/config.json: {"config", "versions", "command", "data_info"}, lists as they are."""
+    path = workdir / "config.json"
+    if not path.is_file():
+        raise FileNotFoundError(
+            f"--workdir={workdir}: expected a run, found no {path.name} there: "
+            "start it with python -m experiments.train --config=... --workdir=..."
+        )
+    return json.loads(path.read_text())
+
+
+def write_config(
+    workdir: Path, config: ConfigDict, versions: Mapping[str, str], info: Mapping[str, Any]
+) -> None:
+    """workdir/config.json, whole or not at all."""
+    record = {"config": plain(config), "versions": versions, "command": command(), "data_info": info}
+    part = workdir / "config.json.part"
+    part.write_text(json.dumps(record, indent=2) + "\n")
+    part.replace(workdir / "config.json")
+
+
+def command() -> str:
+    """The command line of this process, as it can be typed again."""
+    spec = getattr(sys.modules["__main__"], "__spec__", None)
+    start = ["python", "-m", spec.name] if spec else ["python", sys.argv[0]]
+    return shlex.join([*start, *sys.argv[1:]])
+
+
+def data_info(dataset: DataSet) -> dict[str, Any]:
+    """What the report and the probe want to know of a data set, as JSON."""
+    return {
+        "image_shape": list(dataset.image_shape),
+        "labels": dataset.labels,
+        "label_names": dataset.label_names,
+        "sizes": {name: len(source) for name, source in dataset.splits.items()},
+        "views": dataset.views,
+        "manifest": dataset.manifest,
+    }
+
+
+def plain(config: ConfigDict) -> dict[str, Any]:
+    """As JSON reads it back: tuples become lists."""
+    return json.loads(json.dumps(config.to_dict()))
+
+
+def restored(plain_config: Mapping[str, Any]) -> ConfigDict:
+    """The config of a JSON record: lists become the tuples they were."""
+    return ConfigDict(_tuples(plain_config)).lock()
+
+
+def flat(config: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """("model.channels", 128), ... of a plain config."""
+    for name, value in config.items():
+        if isinstance(value, Mapping):
+            yield from flat(value, f"{prefix}{name}.")
+        else:
+            yield f"{prefix}{name}", value
+
+
+def differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
+    """ "key: old -> new" for each key of two plain configs that differs or is in one only."""
+    old, new = dict(flat(old)), dict(flat(new))
+    missing = "(none)"
+    return [
+        f"{key}: {old.get(key, missing)} -> {new.get(key, missing)}"
+        for key in sorted(old.keys() | new.keys())
+        if old.get(key, missing) != new.get(key, missing)
+    ]
+
+
+def forbidden_differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
+    """Those that make another run of it. `train.images` is one if the learning rate falls towards it."""
+    cosine = new["optimizer"]["schedule"] == "cosine"
+    free = tuple(key for key in FREE if not (cosine and key == "train.images"))
+    return [line for line in differences(old, new) if not line.startswith(free)]
+
+
+def _tuples(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {name: _tuples(inner) for name, inner in value.items()}
+    return tuple(_tuples(inner) for inner in value) if isinstance(value, list) else value

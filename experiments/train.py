@@ -1,0 +1,187 @@
+"""Trains a method: `python -m experiments.train --config=experiments/configs/x.py --workdir=DIR`.
+
+Any key of the config can be set: `--config.train.images=100000`. The same command goes on where the run
+stopped; SIGTERM and Ctrl-C save first. What is left in the workdir is described in experiments/README.md.
+"""
+
+import os
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import jax
+from absl import app, flags, logging
+from ml_collections import ConfigDict, config_flags
+
+from experiments import build, runs, xla_flags
+from experiments.hooks import hooks
+from experiments.job import Job, batches, check_same, describe, initialiser, prepare
+from soda_jax.parallel import processes
+from soda_jax.parallel.sharding import abstract_batch, put_batch
+from soda_jax.training import tables
+from soda_jax.training.checkpoints import CheckpointError, Checkpoints, versions
+from soda_jax.training.failure import save_failure
+from soda_jax.training.flops import peak_flops, utilisation
+from soda_jax.training.ledger import Ledger
+from soda_jax.training.loop import End, Parts, train
+from soda_jax.training.metrics import MetricWriter
+from soda_jax.training.progress import Progress
+from soda_jax.training.signals import StopRequest
+from soda_jax.training.state import TrainState
+from soda_jax.training.step import make_step
+
+_CONFIG = config_flags.DEFINE_config_file("config", lock_config=True, help_string="A file of configs/.")
+_WORKDIR = flags.DEFINE_string("workdir", None, "Folder of the run: checkpoints, metrics, pictures.")
+
+Say = Callable[[str], None]
+
+
+def main(argv: list[str]) -> None:
+    """Exit status 0: finished, or stopped and saved. 1: something was wrong, and one line says what."""
+    if len(argv) > 1:
+        raise app.UsageError(f"unexpected arguments: {' '.join(argv[1:])}")
+    xla_flags.set_up()
+    quiet_libraries()
+    with StopRequest() as stop:
+        try:
+            use_compilation_cache(_CONFIG.value)
+            end = run(prepare(_CONFIG.value, Path(_WORKDIR.value)), stop, say)
+        except (ValueError, OSError, CheckpointError) as error:
+            logging.info("where it happened", exc_info=True)  # shown with --verbosity=0
+            raise SystemExit(f"error: {error}") from error
+    if end.kind == "diverged":
+        raise SystemExit(1)
+
+
+def run(job: Job, stop: StopRequest, say: Say) -> End:
+    """Compiles, starts or goes on, trains, says how it ended."""
+    folder, keep = job.workdir / "checkpoints", job.config.checkpoint.keep
+    with Checkpoints(folder, keep=keep, metadata=job.metadata) as checkpoints:
+        first, ledger = position(job, checkpoints)
+        if processes.is_main():
+            runs.write_config(job.workdir, job.config, versions(), runs.data_info(job.dataset))
+        say(describe(job, first))
+        if first >= job.lengths.steps:
+            say(f"nothing to do: trained for {first * job.lengths.batch:,} images already")
+            return End(kind="finished", step=first)
+        step = compile_step(job, say)
+        state, end = run_loop(
+            job, start_state(job, checkpoints, first), first, step, checkpoints, ledger, stop
+        )
+    say(last_word(job, state, end, stop))
+    return end
+
+
+def position(job: Job, checkpoints: Checkpoints) -> tuple[int, Ledger]:
+    """The step to go on from, and the sums of the log there."""
+    step = checkpoints.latest
+    if step is None:
+        return 0, Ledger()
+    saved = checkpoints.metadata(step)
+    check_same(job, step, saved)
+    return step, Ledger(saved["progress"])
+
+
+def compile_step(job: Job, say: Say) -> Callable:
+    """The training step as a program of these devices; says how long that took and what memory it needs."""
+    c = job.config
+    step = make_step(job.method, build.optimizer(c), c.ema.decay, job.accumulation, c.seed)
+    jitted = jax.jit(step, donate_argnums=0, out_shardings=(job.shardings, None))
+    say("compiling the step ...")
+    start = time.monotonic()
+    compiled = jitted.lower(job.abstract, abstract_batch(job.spec, job.mesh)).compile()
+    say(f"compiled in {time.monotonic() - start:.1f} s")
+    say(tables.memory_text(job.abstract, job.shardings, compiled))
+    return compiled
+
+
+def start_state(job: Job, checkpoints: Checkpoints, first: int) -> TrainState:
+    """The state after `first` steps, on the devices."""
+    if first:
+        return checkpoints.restore(first, job.abstract)
+    return jax.jit(initialiser(job.config, job.method, job.spec), out_shardings=job.shardings)()
+
+
+def run_loop(
+    job: Job,
+    state: TrainState,
+    first: int,
+    step: Callable,
+    checkpoints: Checkpoints,
+    ledger: Ledger,
+    stop: StopRequest,
+) -> tuple[TrainState, End]:
+    """The loop, with everything that needs closing."""
+    with (
+        MetricWriter(job.workdir, after_step=first) as writer,
+        Progress(job.lengths.images, first * job.lengths.batch) as progress,
+        batches(job, first) as stream,
+    ):
+        parts = Parts(
+            step=step,
+            put=lambda batch: put_batch(batch, job.spec, job.mesh),
+            record=recorder(job, writer, progress),
+            advance=progress.advance,
+            checkpoints=checkpoints,
+            stop=stop,
+            hooks=hooks(job, progress.say),
+        )
+        return train(state, first, stream, parts, job.lengths, ledger)
+
+
+def recorder(job: Job, writer: MetricWriter, progress: Progress) -> Callable[[dict[str, Any]], None]:
+    """Writes a record and shows it, with the share of the devices' peak where that is known."""
+    devices = job.mesh.devices
+    peak = peak_flops(devices.flat[0].device_kind, job.config.model.dtype)
+
+    def record(values: Mapping[str, Any]) -> None:
+        if peak:
+            speed = values["images_per_second"]
+            values = {**values, "mfu": utilisation(job.flops_per_image, speed, peak, devices.size)}
+        writer.write(values)
+        progress.report(values)
+
+    return record
+
+
+def last_word(job: Job, state: TrainState, end: End, stop: StopRequest) -> str:
+    """How it ended; what a training that broke leaves is written here."""
+    if end.kind == "finished":
+        images = end.step * job.lengths.batch
+        return f"finished: {images:,} images, checkpoint in {job.workdir}/checkpoints/{end.step}"
+    if end.kind == "stopped":
+        return (
+            f"stopped by {stop.requested} after step {end.step}: saved; the same command goes on from there"
+        )
+    folder = save_failure(job.workdir, end.step, state, end.batch, job.metadata)
+    return (
+        f"error: the loss or its gradient was not finite in step {end.step}; the batch, and the state before "
+        f"it, are in {folder}. Lower optimizer.learning_rate or optimizer.clip, or look at the batch"
+    )
+
+
+def use_compilation_cache(config: ConfigDict) -> None:
+    """Programs are compiled once for all runs of this user."""
+    folder = config.compilation_cache
+    if folder == "default":
+        folder = str(Path.home() / ".cache" / "soda_jax" / "compilation")
+    if folder:
+        jax.config.update("jax_compilation_cache_dir", os.path.expanduser(folder))
+
+
+def quiet_libraries() -> None:
+    """Their notes are shown with --verbosity=0."""
+    if flags.FLAGS["verbosity"].using_default_value:
+        logging.set_verbosity(logging.WARNING)
+
+
+def say(text: str) -> None:
+    """A line from process 0."""
+    if processes.is_main():
+        print(text, flush=True)
+
+
+if __name__ == "__main__":
+    flags.mark_flags_as_required(["config", "workdir"])
+    app.run(main)

@@ -1,0 +1,27 @@
+"""Who am I among the processes of a run: one process is the common case, and everything here is then free."""
+
+import jax
+import numpy as np
+from jax.experimental import multihost_utils
+
+
+def process_index() -> int:
+    """Number of this process, from 0."""
+    return jax.process_index()
+
+
+def process_count() -> int:
+    """How many processes take part."""
+    return jax.process_count()
+
+
+def is_main() -> bool:
+    """True in the one process that prints and writes metrics and pictures."""
+    return process_index() == 0
+
+
+def any_process(flag: bool) -> bool:
+    """True in every process if the flag is set in one; with several processes it waits for all of them."""
+    if process_count() == 1:
+        return flag
+    return bool(np.any(multihost_utils.process_allgather(np.asarray(flag))))

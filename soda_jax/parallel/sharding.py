@@ -1,0 +1,113 @@
+"""Which array lies where: a table of (regular expression over "params/encoder/stem/kernel", rule).
+
+One table serves parameters, their averages and the optimiser's moments: their names end alike.
+
+    replicate   every device holds the whole array
+    fsdp        cut along the longest axis that the mesh's `fsdp` divides; small arrays are replicated
+"""
+
+import math
+import re
+from collections.abc import Sequence
+from typing import Literal
+
+import jax
+import numpy as np
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
+
+from soda_jax.types import Batch, Tree
+
+Rule = Literal["replicate", "fsdp"]
+Rules = Sequence[tuple[str, Rule]]
+
+RULES: Rules = (
+    (r"(^|/)(step|failed_step|count)$", "replicate"),
+    (r"batch_stats/", "replicate"),
+    (r".*", "fsdp"),
+)
+SMALLEST = 2**18  # bytes: below this, gathering an array costs more than the memory that it saves
+
+
+def name_of(path: tuple) -> str:
+    """A tree path as "a/b/kernel"."""
+    return jax.tree_util.keystr(path, simple=True, separator="/")
+
+
+def rule_of(name: str, rules: Rules = RULES) -> Rule:
+    """The rule of the first expression that is found in the name; ValueError when none is."""
+    for pattern, rule in rules:
+        if re.search(pattern, name):
+            return rule
+    raise ValueError(f"no sharding rule matches {name!r}: add one to the table")
+
+
+def state_shardings(abstract: Tree, mesh: Mesh, rules: Rules = RULES) -> Tree:
+    """A NamedSharding for each array of the tree (ShapeDtypeStructs will do)."""
+
+    def place(path, leaf):
+        return NamedSharding(mesh, partition(rule_of(name_of(path), rules), leaf, mesh))
+
+    return jax.tree.map_with_path(place, abstract)
+
+
+def partition(rule: Rule, leaf: Tree, mesh: Mesh) -> PartitionSpec:
+    """How one array is cut."""
+    size = mesh.shape["fsdp"]
+    if rule == "replicate" or size == 1 or nbytes(leaf) < SMALLEST:
+        return PartitionSpec()
+    fitting = [axis for axis, length in enumerate(leaf.shape) if length % size == 0]
+    if not fitting:
+        return PartitionSpec()
+    longest = max(fitting, key=lambda axis: leaf.shape[axis])
+    return PartitionSpec(*("fsdp" if axis == longest else None for axis in range(longest + 1)))
+
+
+def nbytes(leaf: Tree) -> int:
+    """Size of an array or of a ShapeDtypeStruct, in bytes (that of all devices together)."""
+    return math.prod(leaf.shape) * np.dtype(leaf.dtype).itemsize
+
+
+def batch_sharding(mesh: Mesh) -> NamedSharding:
+    """Rows over all devices."""
+    return NamedSharding(mesh, PartitionSpec(("data", "fsdp")))
+
+
+def replicated(mesh: Mesh) -> NamedSharding:
+    """The same on every device."""
+    return NamedSharding(mesh, PartitionSpec())
+
+
+def with_shardings(abstract: Tree, shardings: Tree) -> Tree:
+    """ShapeDtypeStructs that say where they lie: what restoring and compiling ask for."""
+    return jax.tree.map(
+        lambda leaf, sharding: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding),
+        abstract,
+        shardings,
+    )
+
+
+def abstract_batch(spec: Batch, mesh: Mesh) -> Batch:
+    """The spec of a global batch, cut over the devices."""
+    return {
+        name: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=batch_sharding(mesh))
+        for name, x in spec.items()
+    }
+
+
+def put_batch(batch: Batch, spec: Batch, mesh: Mesh) -> Batch:
+    """The global batch on the devices, from the rows that this process holds; only what the spec names."""
+    sharding = batch_sharding(mesh)
+    return {
+        name: jax.make_array_from_process_local_data(sharding, np.asarray(batch[name], x.dtype), x.shape)
+        for name, x in spec.items()
+    }
+
+
+def put_rows(batch: Batch, mesh: Mesh) -> Batch:
+    """Any batch on the devices: cut over them where they divide its rows, else the same on each."""
+    devices = math.prod(mesh.shape.values())
+
+    def put(x):
+        return jax.device_put(x, replicated(mesh) if len(x) % devices else batch_sharding(mesh))
+
+    return {name: put(np.asarray(x)) for name, x in batch.items()}

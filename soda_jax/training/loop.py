@@ -1,0 +1,207 @@
+"""The loop: fetch, step, and look at the numbers of the step before while the device works on this one.
+
+Order is a contract. At a step where something is due: hooks, then the step's own numbers, then the log line,
+then the checkpoint; so a checkpoint holds the sums as the log left them, and going on repeats nothing.
+"""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal, Protocol
+
+import jax
+import numpy as np
+
+from soda_jax.parallel.processes import any_process, process_count
+from soda_jax.training.ledger import Ledger
+from soda_jax.training.state import TrainState
+from soda_jax.types import Batch
+
+
+@dataclass(frozen=True, kw_only=True)
+class Lengths:
+    """In images, so that they survive another batch size; 0 means never."""
+
+    batch: int
+    images: int
+    log_every: int
+    save_every: int
+
+    def __post_init__(self):
+        for name in ("batch", "images", "log_every", "save_every"):
+            least = 1 if name in ("batch", "images") else 0
+            if getattr(self, name) < least:
+                raise ValueError(f"{_KEYS[name]} must be {least} or more, found {getattr(self, name)}")
+
+    @property
+    def steps(self) -> int:
+        """Of the whole training; the last one completes `images`."""
+        return -(-self.images // self.batch)
+
+    def due(self, every: int, step: int) -> bool:
+        """True at the step that reaches a multiple of `every` images."""
+        return bool(every) and step * self.batch // every != (step - 1) * self.batch // every
+
+    def logs(self, step: int) -> bool:
+        """True where a record is written: on schedule, and at the end."""
+        return self.due(self.log_every, step) or step == self.steps
+
+
+@dataclass(frozen=True, kw_only=True)
+class Hook:
+    """Something to do every so many images, and at the end; what `run` returns goes into the next record."""
+
+    every_images: int
+    run: Callable[[TrainState, int], Mapping[str, Any] | None]
+
+
+class Saver(Protocol):
+    """What keeps checkpoints."""
+
+    def save(self, step: int, state: TrainState, progress: dict[str, Any]) -> None:
+        """Takes a copy at once, writes it when it likes."""
+
+
+class Stop(Protocol):
+    """What may ask for an early end."""
+
+    requested: str | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Parts:
+    """What the loop is put together from."""
+
+    step: Callable[[TrainState, Batch], tuple[TrainState, dict]]  # compiled; donates the state
+    put: Callable[[Batch], Batch]  # a batch of the host onto the devices
+    record: Callable[[dict[str, Any]], None]  # called with each record
+    advance: Callable[[int], None]  # called with the images of each step
+    checkpoints: Saver
+    stop: Stop
+    hooks: Sequence[Hook] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class End:
+    """How training ended, at which step, and the batch that broke it ("diverged")."""
+
+    kind: Literal["finished", "stopped", "diverged"]
+    step: int
+    batch: Batch | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Late:
+    """A step whose numbers are not read yet."""
+
+    step: int
+    metrics: dict[str, jax.Array]
+    batch: Batch
+
+
+def train(
+    state: TrainState, first: int, batches: Iterator[Batch], parts: Parts, lengths: Lengths, ledger: Ledger
+) -> tuple[TrainState, End]:
+    """Runs the steps first + 1 .. lengths.steps; `batches` gives the batch of step first + 1 first.
+
+    The state is donated step by step: use the one that is returned. It has been saved, unless training
+    diverged: then it is the state before the batch that is returned with it.
+    """
+    late: Late | None = None
+    ledger.clock.start()
+    with jax.transfer_guard("disallow"):
+        for number in range(first + 1, lengths.steps + 1):
+            batch = fetch(batches, parts, ledger)
+            if batch is None:
+                return state, stopped(state, number - 1, late, parts, lengths, ledger)
+            state, metrics = parts.step(state, batch)
+            ledger.clock.tick()
+            previous, late = late, Late(step=number, metrics=metrics, batch=batch)
+            if previous and not settle(previous, parts, lengths, ledger):
+                return state, End(kind="diverged", step=previous.step, batch=previous.batch)
+            if is_event(number, parts, lengths):
+                if not attend(state, late, parts, lengths, ledger):
+                    return state, End(kind="diverged", step=number, batch=batch)
+                late = None
+            if number < lengths.steps and must_stop(number, parts, lengths):
+                return state, stopped(state, number, late, parts, lengths, ledger)
+    return state, End(kind="finished", step=max(first, lengths.steps))
+
+
+def fetch(batches: Iterator[Batch], parts: Parts, ledger: Ledger) -> Batch | None:
+    """The next batch, on the devices; None if it failed because we are being stopped."""
+    try:
+        with ledger.clock.waiting():
+            return parts.put(next(batches))
+    except Exception:
+        if parts.stop.requested:  # Ctrl-C reaches the data workers as well, and they just die
+            return None
+        raise
+
+
+def settle(late: Late, parts: Parts, lengths: Lengths, ledger: Ledger) -> bool:
+    """Reads the numbers of a step, and writes the record that is due there; False if they are not finite."""
+    metrics = {name: np.asarray(value).item() for name, value in jax.device_get(late.metrics).items()}
+    if not metrics.pop("finite", True):
+        return False
+    ledger.add(metrics)
+    parts.advance(lengths.batch)
+    if lengths.logs(late.step):
+        parts.record(ledger.close(late.step, lengths.batch))
+    return True
+
+
+def is_event(step: int, parts: Parts, lengths: Lengths) -> bool:
+    """True where the state is needed: by a hook, by a checkpoint, at the end."""
+    schedules = [lengths.save_every, *(hook.every_images for hook in parts.hooks)]
+    return step == lengths.steps or any(lengths.due(every, step) for every in schedules)
+
+
+def attend(state: TrainState, late: Late, parts: Parts, lengths: Lengths, ledger: Ledger) -> bool:
+    """Hooks, numbers, log line, checkpoint; False, and no checkpoint, if the numbers are not finite."""
+    jax.block_until_ready(late.metrics)  # so that the pause does not swallow time of training
+    with ledger.clock.paused(), jax.transfer_guard("allow"):
+        for hook in parts.hooks:
+            last = step_is_last(late, lengths) and hook.every_images
+            if last or lengths.due(hook.every_images, late.step):
+                ledger.note(hook.run(state, late.step))
+    if not settle(late, parts, lengths, ledger):
+        return False
+    if lengths.due(lengths.save_every, late.step) or step_is_last(late, lengths):
+        save(state, late.step, parts, ledger)
+    return True
+
+
+def step_is_last(late: Late, lengths: Lengths) -> bool:
+    """True for the last step of training."""
+    return late.step == lengths.steps
+
+
+def save(state: TrainState, step: int, parts: Parts, ledger: Ledger) -> None:
+    """Hands the state over; the clock stands still meanwhile."""
+    with ledger.clock.paused(), jax.transfer_guard("allow"):
+        parts.checkpoints.save(step, state, ledger.saved())
+
+
+def must_stop(step: int, parts: Parts, lengths: Lengths) -> bool:
+    """True once a stop is asked for; several processes agree on it where a record is due."""
+    if process_count() == 1:
+        return parts.stop.requested is not None
+    return lengths.logs(step) and any_process(parts.stop.requested is not None)
+
+
+def stopped(
+    state: TrainState, step: int, late: Late | None, parts: Parts, lengths: Lengths, ledger: Ledger
+) -> End:
+    """Saves, unless the last step turns out to have diverged."""
+    if late and not settle(late, parts, lengths, ledger):
+        return End(kind="diverged", step=step, batch=late.batch)
+    save(state, step, parts, ledger)
+    return End(kind="stopped", step=step)
+
+
+_KEYS = {
+    "batch": "train.batch",
+    "images": "train.images",
+    "log_every": "train.log_every_images",
+    "save_every": "checkpoint.every_images",
+}

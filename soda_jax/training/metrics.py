@@ -1,0 +1,84 @@
+"""Where the numbers of a run go: `metrics.jsonl` (a JSON object a line) and TensorBoard; process 0 only."""
+
+import json
+import math
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from tensorboardX import SummaryWriter
+
+from soda_jax.parallel.processes import is_main
+
+Record = Mapping[str, Any]
+
+
+class MetricWriter:
+    """Writes records as they come; each line is on disk when `write` returns."""
+
+    def __init__(self, workdir: str | Path, *, after_step: int = 0, main: bool | None = None):
+        """after_step: the step that the run goes on from; what was written for later steps is dropped."""
+        self._file = self._board = None
+        if not (is_main() if main is None else main):
+            return
+        path = Path(workdir) / "metrics.jsonl"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        keep_until(path, after_step)
+        self._file = path.open("a", encoding="utf-8")
+        self._board = SummaryWriter(str(path.parent / "tensorboard"), purge_step=after_step + 1)
+
+    def __enter__(self) -> "MetricWriter":
+        return self
+
+    def __exit__(self, kind, error, traceback) -> None:
+        self.close()
+
+    def write(self, record: Record) -> None:
+        """One record; `step` must be in it. Numbers become scalars of TensorBoard."""
+        if self._file is None:
+            return
+        self._file.write(json.dumps(finite(record)) + "\n")
+        self._file.flush()
+        for name, value in record.items():
+            if name != "step" and isinstance(value, int | float) and not isinstance(value, bool):
+                self._board.add_scalar(name, value, record["step"])
+
+    def close(self) -> None:
+        """Flushes and closes both."""
+        for sink in (self._file, self._board):
+            if sink is not None:
+                sink.close()
+        self._file = self._board = None
+
+
+def finite(record: Record) -> dict[str, Any]:
+    """JSON knows neither NaN nor infinity: they become null."""
+    return {
+        name: None if isinstance(value, float) and not math.isfinite(value) else value
+        for name, value in record.items()
+    }
+
+
+def read_metrics(path: str | Path) -> list[dict[str, Any]]:
+    """The records of a metrics.jsonl; a last line that a killed process left unfinished is left out."""
+    path = Path(path)
+    if not path.exists():
+        return []
+    records = []
+    for line in path.read_text(encoding="utf-8").splitlines():
+        try:
+            records.append(json.loads(line))
+        except json.JSONDecodeError:
+            continue
+    return records
+
+
+def keep_until(path: str | Path, step: int) -> None:
+    """Drops what lies beyond a step: the run will write it again."""
+    path = Path(path)
+    if not path.exists():
+        return
+    kept = [record for record in read_metrics(path) if record["step"] <= step]
+    part = path.with_name(path.name + ".part")
+    part.write_text("".join(json.dumps(record) + "\n" for record in kept), encoding="utf-8")
+    part.replace(path)

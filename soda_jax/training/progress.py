@@ -1,0 +1,76 @@
+"""What the person before the screen sees: a bar on a terminal, plain lines in a log file."""
+
+import sys
+from collections.abc import Mapping
+from typing import Any, TextIO
+
+from tqdm import tqdm
+
+from soda_jax.parallel.processes import is_main
+
+
+class Progress:
+    """Shows how far training is; silent outside process 0."""
+
+    def __init__(self, total: int, done: int = 0, *, stream: TextIO | None = None, main: bool | None = None):
+        """total and done: in images."""
+        self._stream = sys.stdout if stream is None else stream
+        self._main = is_main() if main is None else main
+        self.total, self._bar = total, None
+        if self._main and self._stream.isatty():
+            self._bar = tqdm(
+                total=total,
+                initial=done,
+                unit=" images",
+                unit_scale=True,
+                smoothing=0.1,
+                file=self._stream,
+                dynamic_ncols=True,
+            )
+
+    def __enter__(self) -> "Progress":
+        return self
+
+    def __exit__(self, kind, error, traceback) -> None:
+        self.close()
+
+    def advance(self, images: int) -> None:
+        """The bar alone: lines are written by `report`."""
+        if self._bar is not None:
+            self._bar.update(images)
+
+    def report(self, record: Mapping[str, Any]) -> None:
+        """A record of the loop: images, loss, images_per_second, data_wait (share of the time)."""
+        if self._bar is not None:
+            self._bar.set_postfix_str(f"loss {record['loss']:.4f}, data wait {record['data_wait']:.0%}")
+        else:
+            self.say(line(record, self.total))
+
+    def say(self, text: str) -> None:
+        """A line of text that does not break the bar."""
+        if self._bar is not None:
+            self._bar.write(text, file=self._stream)
+        elif self._main:
+            print(text, file=self._stream, flush=True)
+
+    def close(self) -> None:
+        """Leaves the bar as it stands."""
+        if self._bar is not None:
+            self._bar.close()
+
+
+def line(record: Mapping[str, Any], total: int) -> str:
+    """One plain line of progress."""
+    rate = record["images_per_second"]
+    left = f"{clock((total - record['images']) / rate)} left" if rate else "?"
+    return (
+        f"step {record['step']}  images {record['images']:,}/{total:,}  loss {record['loss']:.4f}  "
+        f"{rate:,.1f} images/s  data wait {record['data_wait']:.0%}  {left}"
+    )
+
+
+def clock(seconds: float) -> str:
+    """1:02:03, or 2:03 below an hour."""
+    minutes, seconds = divmod(round(max(seconds, 0)), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02d}:{seconds:02d}" if hours else f"{minutes}:{seconds:02d}"
