@@ -8,12 +8,12 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from soda_jax.diffusion.process import corrupt
+from soda_jax.diffusion.samplers import Sampler, sample, times, update
+from soda_jax.diffusion.schedules import Schedule, betas
+
 torch = pytest.importorskip("torch", reason="parity with diffusers needs PyTorch: pip install -e .[parity]")
 diffusers = pytest.importorskip("diffusers", reason="parity needs diffusers: pip install -e .[parity]")
-
-from soda_jax.diffusion.process import corrupt  # noqa: E402  (after the skips)
-from soda_jax.diffusion.samplers import Sampler, sample, times, update  # noqa: E402  (after the skips)
-from soda_jax.diffusion.schedules import Schedule, betas  # noqa: E402  (after the skips)
 
 SHAPE = (2, 3, 4, 4)  # NCHW; the updates are elementwise, so that the axes have no meaning
 NAMES = ("inverted", "cosine", "linear")
@@ -78,9 +78,9 @@ def _with_noise(scheduler, eps, k, xt, fresh):
 
 def cases():
     for name in NAMES:
+        for clip, eta in ((True, 0.0), (False, 0.0), (False, 0.4), (True, 1.0)):
+            yield torch_ddim, Schedule(name=name), Sampler(steps=10, eta=eta, clip_x0=clip)
         for clip in (True, False):
-            for eta in (0.0, 0.4, 1.0):
-                yield torch_ddim, Schedule(name=name), Sampler(steps=10, eta=eta, clip_x0=clip)
             yield torch_ddpm, Schedule(name=name), Sampler(kind="ddpm", steps=10, clip_x0=clip)
     yield torch_ddpm, Schedule(name="linear", steps=50), Sampler(kind="ddpm", steps=50)
 
@@ -93,13 +93,13 @@ def name_of(value):
     return None
 
 
-def tensors(key):
-    """xt, eps and fresh noise as numpy, independent of each other."""
-    return tuple(np.asarray(jax.random.normal(key, (3, *SHAPE))))
+def tensors(seed):
+    """xt, eps and fresh noise, independent of each other, float32."""
+    return np.random.default_rng(seed).normal(size=(3, *SHAPE)).astype(np.float32)
 
 
 @pytest.mark.parametrize("twin, schedule, sampler", list(cases()), ids=name_of)
-def test_every_update_agrees(twin, schedule, sampler, key):
+def test_every_update_agrees(twin, schedule, sampler):
     """Each step of the grid on its own, from the same xt: nothing can cancel, nothing can build up."""
     scheduler, step = twin(schedule, sampler)
     grid = times(schedule, sampler.steps)
@@ -107,7 +107,7 @@ def test_every_update_agrees(twin, schedule, sampler, key):
     indices = [int(k) for k in scheduler.timesteps]
     assert indices == [round(float(t) * schedule.steps) - 1 for t in grid[:-1]]
     for i, k in enumerate(indices):
-        xt, eps, fresh = tensors(jax.random.fold_in(key, i))
+        xt, eps, fresh = tensors(i)
         expected = step(double(eps), k, double(xt), double(fresh))
         found = UPDATE(sampler, *map(jnp.asarray, (xt, eps, fresh)), logsnr[i], logsnr[i + 1])
         magnified = 1 if sampler.clip_x0 else float(1 / schedule.alpha(grid[i]))
@@ -129,10 +129,10 @@ def test_whole_walks_agree(twin, kind, key):
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_adding_noise_agrees(name, key):
+def test_adding_noise_agrees(name):
     schedule = Schedule(name=name)
     scheduler = torch_ddpm(schedule, Sampler())[0]
-    x0, eps, _ = tensors(key)
+    x0, eps, _ = tensors(0)
     index = [3, 700]
     expected = scheduler.add_noise(double(x0), double(eps), torch.tensor(index))
     found = corrupt(schedule, jnp.asarray(x0), jnp.asarray(eps), jnp.asarray([(k + 1) / 1000 for k in index]))
