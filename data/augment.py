@@ -1,8 +1,8 @@
 """The two augmentations of SODA's views: random resized crop with flip, and RandAugment (arXiv:1909.13719).
 
 Images are uint8, `[h, w]` (grey) or `[h, w, 3]` (RGB); every function returns an image of the same kind.
-All randomness comes from the `np.random.Generator` that is passed in. RandAugment has torchvision's 14
-operations and strengths: magnitude m of 0..30. With u = m / 30 and a random sign where it says +-:
+All randomness comes from `rng.random()` of whatever is passed in. RandAugment has torchvision's 14 operations
+and strengths: magnitude m of 0..30. With u = m / 30 and a random sign where it says +-:
 
     shear        x += (+-0.3 u) y           rotate    +-30 u degrees
     translate    +-(150/331) u w pixels     brightness, colour, contrast, sharpness    blend by 1 +- 0.9 u
@@ -16,7 +16,7 @@ outside of the image is black there and here.
 import math
 from collections.abc import Callable
 from functools import lru_cache
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 import cv2
 import numpy as np
@@ -30,6 +30,13 @@ _WARP = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
 _SMOOTH = np.array([[1, 1, 1], [1, 5, 1], [1, 1, 1]], np.float32) / 13
 
 
+class Uniform(Protocol):
+    """What draws: an `np.random.Generator`, or `data.draws.Tape`, which is faster."""
+
+    def random(self) -> float:
+        """The next number, uniform in [0, 1)."""
+
+
 class Box(NamedTuple):
     """A rectangle of whole pixels."""
 
@@ -39,20 +46,22 @@ class Box(NamedTuple):
     width: int
 
 
-def uniform(rng: np.random.Generator, low: float, high: float) -> float:
-    """One float in [low, high): a third of the cost of `rng.uniform`."""
+def uniform(rng: Uniform, low: float, high: float) -> float:
+    """One float in [low, high)."""
     return low + (high - low) * rng.random()
 
 
-def draw_below(rng: np.random.Generator, n: int) -> int:
-    """One integer in 0..n-1: a third of the cost of `rng.integers`; the bias is below n / 2^53."""
+def draw_below(rng: Uniform, n: int) -> int:
+    """One integer in 0..n-1; the bias is below n / 2^53."""
     return int(n * rng.random())
 
 
 # Crop -------------------------------------------------------------------------------------------------
 
 
-def random_box(rng, height: int, width: int, scale: tuple[float, float], ratio: tuple[float, float]) -> Box:
+def random_box(
+    rng: Uniform, height: int, width: int, scale: tuple[float, float], ratio: tuple[float, float]
+) -> Box:
     """A box whose share of the area is uniform in `scale` and whose width / height is log-uniform in `ratio`.
 
     Boxes that do not fit are drawn again, ten times; after that it is the largest fitting box in the middle.
@@ -251,7 +260,7 @@ OPERATIONS = (
 )
 
 
-def rand_augment(image: np.ndarray, rng: np.random.Generator, ops: int, magnitude: int) -> np.ndarray:
+def rand_augment(image: np.ndarray, rng: Uniform, ops: int, magnitude: int) -> np.ndarray:
     """`ops` operations drawn with replacement, all of strength `magnitude` (0..30)."""
     for _ in range(ops):
         operation = OPERATIONS[draw_below(rng, len(OPERATIONS))]

@@ -29,7 +29,8 @@ def prepared(root: Path) -> list[str]:
     """The names of the data sets below `root`, as `config.data.name` takes them."""
     infos = [info for depth in ("*/*", "*/*/*") for info in root.glob(f"{depth}/dataset_info.json")]
     versions = [info.parent for info in infos if tfds.core.Version.is_valid(info.parent.name)]
-    return sorted({version.parent.relative_to(root).as_posix() for version in versions})
+    names = {version.parent.relative_to(root).as_posix() for version in versions}
+    return sorted(name for name in names if not name.startswith("."))  # a hidden folder is half prepared
 
 
 def _advice(name: str, there: Sequence[str], root: Path) -> str:

@@ -1,66 +1,28 @@
 """Batches for training and evaluation, by grain, exact and restartable.
 
 Training batch k holds the examples kB .. (k+1)B - 1 of an endless stream: the data set shuffled anew for
-every epoch, each example with a generator that depends on (seed, its number in the stream) alone. The stream
-is cut into local batches, which are dealt to the processes last: process p of n holds rows pB/n and up to
-(p+1)B/n of the very batch that one process alone would hold. The position in the stream is the step; nothing
-else is saved.
+every epoch, each example with random numbers that depend on (seed, its number in the stream) alone. Process p
+of n holds rows pB/n and up to (p+1)B/n of the very batch that one process alone would hold. The position in
+the stream is the step; nothing else is saved.
+
+Records are read a batch at a time: ArrayRecord hands each read to its own threads, which costs more than a
+small image does.
 """
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import grain
 import numpy as np
 
+from data.batches import Batches, NumpyBatch, dealt, local_batch, read_ahead
+from data.draws import Tape, tapes
 from data.errors import DataError
 from data.sources import DataSet, Source
 from data.views import Views, decode, plain_view
 
-NumpyBatch = dict[str, Any]
 _MAX_SEED = 2**32
-
-
-class Batches(Iterator[NumpyBatch]):
-    """An iterator of batches whose whole state is its step: the number of batches given so far.
-
-    Close it (or use it in `with`): it owns threads and perhaps worker processes.
-    """
-
-    def __init__(self, open_at: Callable[[int], grain.DatasetIterator], start_step: int = 0):
-        self._open_at = open_at
-        self._iterator: grain.DatasetIterator | None = None
-        self._step = start_step
-
-    def __next__(self) -> NumpyBatch:
-        if self._iterator is None:
-            self._iterator = self._open_at(self._step)
-        batch = next(self._iterator)
-        self._step += 1
-        return batch
-
-    def get_state(self) -> int:
-        """The step: how many batches came before the next one."""
-        return self._step
-
-    def set_state(self, step: int) -> None:
-        """Goes to any step, forward or back; the next batch is that step's."""
-        self.close()
-        self._step = step
-
-    def close(self) -> None:
-        """Ends threads and workers. The next batch, if asked for, starts them again."""
-        if self._iterator is not None:
-            self._iterator.close()
-        self._iterator = None
-
-    def __enter__(self) -> "Batches":
-        return self
-
-    def __exit__(self, *_) -> None:
-        self.close()
 
 
 def training_batches(
@@ -91,22 +53,16 @@ def training_batches(
         start_step: number of the first batch.
 
     Raises:
-        DataError: sizes, pair or batch do not fit; the message names the config key.
+        DataError: sizes, pair, batch or seed do not fit; the message names the config key.
     """
     check_fit(dataset, views)
-    local = _local_batch(batch, process_count)
-    source = dataset.split("train")
-    if not 0 <= seed < _MAX_SEED:
-        raise DataError(f"config.seed = {seed}: expected 0 .. 2^32 - 1")
-    if not len(source):
-        raise DataError(
-            f"the training split of data set {dataset.name!r} is empty: change config.data.train_split"
-        )
-    stream = grain.MapDataset.source(source).seed(seed).shuffle().repeat().random_map(views.two_views)
+    make = TrainingBatch(source=dataset.split("train"), views=views, seed=_checked_seed(seed))
+    rows = grain.MapDataset.range(len(make.source)).seed(seed).shuffle().repeat()
+    batches = dealt(rows, make, batch, process_index, process_count)
+    local = local_batch(batch, process_count)
 
-    def open_at(step: int) -> grain.DatasetIterator:
-        mine = stream.batch(local)[step * process_count + process_index :: process_count]
-        return iter(_ahead(mine, local, threads, prefetch, workers))
+    def open_at(step: int) -> grain.IterDataset:
+        return read_ahead(batches(step), local=local, threads=threads, prefetch=prefetch, workers=workers)
 
     return Batches(open_at, start_step)
 
@@ -132,7 +88,7 @@ def evaluation_batches(
         dataset: to read.
         split: "train" or "test".
         batch: global batch size, a multiple of `process_count`. The last batch is filled up with black images
-            whose `valid` is False and whose index is -1.
+            whose `valid` is False, whose index is -1 and whose labels are 0.
         image_size: side of the images in pixels.
         channels: 1 or 3.
         augment: None gives the middle square; Views gives one source view of each image.
@@ -141,92 +97,110 @@ def evaluation_batches(
             scene i // views.
         process_index: which rows of each batch this process wants.
         process_count: how many processes share a batch.
-        threads: that read ahead.
+        threads: that read ahead; 0 makes a batch when it is asked for.
         prefetch: examples to read ahead, as in `training_batches`.
 
     Raises:
         DataError: no such split, or the sizes do not fit; the message names the config key.
     """
     _check_size(dataset, "source_size", image_size)
-    local = _local_batch(batch, process_count)
-    source = dataset.split(split)
-    rows = np.arange(len(source) * dataset.views) if indices is None else np.asarray(indices, np.int64)
-    padding = math.ceil(len(rows) / batch) * batch - len(rows)
-    single = SingleImages(
-        source=source,
-        rows=np.concatenate([rows, np.full(padding, -1)]),
+    make = EvaluationBatch(
+        source=dataset.split(split),
         cameras=dataset.views,
+        labels=tuple(dataset.labels),
         image_size=image_size,
         channels=channels,
         augment=augment,
-        labels=tuple(dataset.labels),
+        seed=_checked_seed(seed),
     )
-    images = grain.MapDataset.source(single).seed(seed).random_map(single.view)
+    batches = dealt(_padded(make.rows(indices), batch), make, batch, process_index, process_count)
+    local = local_batch(batch, process_count)
 
-    def open_at(step: int) -> grain.DatasetIterator:
-        mine = images.batch(local)[step * process_count + process_index :: process_count]
-        return iter(_ahead(mine, local, threads, prefetch, workers=0))
+    def open_at(step: int) -> grain.IterDataset:
+        return read_ahead(batches(step), local=local, threads=threads, prefetch=prefetch, workers=0)
 
     return Batches(open_at)
 
 
+def _padded(rows: np.ndarray, batch: int) -> grain.MapDataset:
+    padding = math.ceil(len(rows) / batch) * batch - len(rows)
+    return grain.MapDataset.source(np.concatenate([rows, np.full(padding, -1)]))
+
+
+def _checked_seed(seed: int) -> int:
+    if not 0 <= seed < _MAX_SEED:
+        raise DataError(f"config.seed = {seed}: expected 0 .. 2^32 - 1")
+    return seed
+
+
+# Making a batch ---------------------------------------------------------------------------------------
+
+
 @dataclass(frozen=True, kw_only=True)
-class SingleImages:
-    """The images of a split one by one, as a source; row -1 is padding."""
+class TrainingBatch:
+    """Rows of the training split to two views each."""
 
     source: Source
-    rows: np.ndarray
+    views: Views
+    seed: int
+
+    def __call__(self, number: int, rows: np.ndarray) -> NumpyBatch:
+        """`number` is the local batch's in the whole stream, and with it the numbers of its examples."""
+        random = tapes(self.seed, number * len(rows), len(rows), self.views.draws)
+        made = [self.views.two_views(*pair) for pair in zip(self.source.read(rows), random, strict=True)]
+        return {name: np.stack([views[name] for views in made]) for name in made[0]}
+
+
+@dataclass(frozen=True, kw_only=True)
+class EvaluationBatch:
+    """Rows of a split, counted in images, to one image each; row -1 is padding."""
+
+    source: Source
     cameras: int
+    labels: tuple[str, ...]
     image_size: int
     channels: int
     augment: Views | None
-    labels: tuple[str, ...]
+    seed: int
 
-    def __len__(self) -> int:
-        return len(self.rows)
+    def rows(self, indices: Sequence[int] | None) -> np.ndarray:
+        """The images asked for. Raises DataError where there is no such image."""
+        images = len(self.source) * self.cameras
+        rows = np.arange(images) if indices is None else np.asarray(indices, np.int64)
+        if rows.size and not 0 <= rows.min() <= rows.max() < images:
+            raise DataError(f"expected indices in 0..{images - 1}, found {rows.min()}..{rows.max()}")
+        return rows
 
-    def __getitem__(self, position: int) -> dict[str, Any]:
-        row = int(self.rows[position])
-        return self._padding() if row < 0 else self._example(row)
+    def __call__(self, number: int, rows: np.ndarray) -> NumpyBatch:
+        """Images, labels, index and valid of the rows."""
+        valid = rows >= 0
+        scenes, which = np.unique(rows[valid] // self.cameras, return_inverse=True)
+        examples = self.source.read(scenes)
+        return {
+            "image": self._images([examples[i] for i in which], number, rows),
+            "labels": {name: self._labels(examples, which, valid, name) for name in self.labels},
+            "index": rows.astype(np.int32),
+            "valid": valid,
+        }
 
-    def _example(self, row: int) -> dict[str, Any]:
-        example = self.source[row // self.cameras]
-        return _labelled(example["images"][row % self.cameras], example["labels"], row)
+    def _images(self, examples: list, number: int, rows: np.ndarray) -> np.ndarray:
+        images = np.zeros((len(rows), self.image_size, self.image_size, self.channels), np.uint8)
+        random = tapes(self.seed, number * len(rows), len(rows), self.augment.draws if self.augment else 0)
+        places = zip(np.flatnonzero(rows >= 0), examples, random, strict=False)  # padding comes last
+        for place, example, rng in places:
+            images[place] = self._image(example["images"][rows[place] % self.cameras], rng)
+        return images
 
-    def _padding(self) -> dict[str, Any]:
-        return _labelled(b"", dict.fromkeys(self.labels, 0), -1)
-
-    def view(self, example: dict[str, Any], rng: np.random.Generator) -> dict[str, Any]:
-        """Replaces the encoded image by pixels."""
-        return example | {"image": self._pixels(example["image"], rng)}
-
-    def _pixels(self, encoded: bytes, rng: np.random.Generator) -> np.ndarray:
-        if not encoded:
-            return np.zeros((self.image_size, self.image_size, self.channels), np.uint8)
+    def _image(self, encoded: bytes, rng: Tape) -> np.ndarray:
         if self.augment is None:
             return plain_view(encoded, self.image_size, self.channels)
         return self.augment.source_view(decode(encoded, self.channels), self.image_size, rng)
 
-
-def _labelled(encoded: bytes, labels: dict[str, int], row: int) -> dict[str, Any]:
-    labels = {name: np.int32(value) for name, value in labels.items()}
-    return {"image": encoded, "labels": labels, "index": np.int32(row), "valid": np.bool_(row >= 0)}
-
-
-def _ahead(
-    batches: grain.MapDataset, local: int, threads: int, prefetch: int, workers: int
-) -> grain.IterDataset:
-    ahead = max(threads, math.ceil(prefetch / local)) if threads else 0
-    ready = batches.to_iter_dataset(grain.ReadOptions(num_threads=threads, prefetch_buffer_size=ahead))
-    return ready.mp_prefetch(grain.MultiprocessingOptions(num_workers=workers)) if workers else ready
-
-
-def _local_batch(batch: int, process_count: int) -> int:
-    if batch < 1 or batch % process_count:
-        raise DataError(
-            f"batch of {batch} images: expected a positive multiple of the {process_count} processes"
-        )
-    return batch // process_count
+    @staticmethod
+    def _labels(examples: list, which: np.ndarray, valid: np.ndarray, name: str) -> np.ndarray:
+        labels = np.zeros(len(valid), np.int32)
+        labels[valid] = [examples[i]["labels"][name] for i in which]
+        return labels
 
 
 # What fits --------------------------------------------------------------------------------------------

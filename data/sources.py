@@ -28,7 +28,7 @@ _SAMPLE = 16  # images looked at where the data set does not declare one size fo
 class Source:
     """The records of one split. `source[i]` is an `Example`: 1 image, or one for each camera of a scene."""
 
-    records: Sequence[bytes]  # serialized tf.train.Example
+    records: Any  # TFDS data source of serialized tf.train.Example: len, [i] and __getitems__
     image_key: str
     label_keys: tuple[str, ...]
 
@@ -36,7 +36,15 @@ class Source:
         return len(self.records)
 
     def __getitem__(self, index: int) -> Example:
-        features = tf_example_pb2.Example.FromString(self.records[index]).features.feature
+        return self._parsed(index, self.records[index])
+
+    def read(self, rows: Sequence[int]) -> list[Example]:
+        """Several examples; much cheaper than one by one, since the records are read side by side."""
+        rows = [int(row) for row in rows]
+        return list(map(self._parsed, rows, self.records.__getitems__(rows)))
+
+    def _parsed(self, index: int, record: bytes) -> Example:
+        features = tf_example_pb2.Example.FromString(record).features.feature
         return {
             "images": list(features[self.image_key].bytes_list.value),
             "labels": {key: features[key].int64_list.value[0] for key in self.label_keys},
@@ -143,8 +151,8 @@ def _versions(folder: Path) -> list[Path]:
 
 
 def _manifest(path: Path) -> str:
-    files = [path / name for name in ("dataset_info.json", "features.json")]
-    return hashlib.sha256(b"".join(f.read_bytes() for f in files)).hexdigest()[:16]
+    files = [path / name for name in ("dataset_info.json", "features.json", "metadata.json")]
+    return hashlib.sha256(b"".join(f.read_bytes() for f in files if f.exists())).hexdigest()[:16]
 
 
 # What is in them --------------------------------------------------------------------------------------
@@ -171,17 +179,19 @@ def _is_image(feature: tfds.features.FeatureConnector) -> bool:
 
 def _image_key(builder: tfds.core.DatasetBuilder) -> str:
     features = builder.info.features
-    keys = [key for key, feature in features.items() if key == "images" or _is_image(feature)]
+    keys = sorted(key for key, feature in features.items() if key == "images" or _is_image(feature))
     if len(keys) != 1 and "image" not in keys:
         raise DataError(
             f"expected one image feature in {builder.data_path}, found {keys or 'none'} among "
-            f"{list(features)}: choose another config.data.name"
+            f"{sorted(features)}: choose another config.data.name"
         )
     return "image" if "image" in keys else keys[0]
 
 
 def _label_keys(builder: tfds.core.DatasetBuilder) -> tuple[str, ...]:
-    return tuple(k for k, f in builder.info.features.items() if isinstance(f, tfds.features.ClassLabel))
+    # Sorted: features.json is read into a map without an order.
+    features = builder.info.features.items()
+    return tuple(sorted(key for key, feature in features if isinstance(feature, tfds.features.ClassLabel)))
 
 
 def _shape(splits: Mapping[str, Source], feature: Any) -> tuple[tuple[int, int, int], int]:

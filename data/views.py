@@ -70,7 +70,12 @@ class Views:
             if not legal:
                 raise DataError(f"config.data.{key} = {getattr(self, key)!r}: expected {_EXPECTED[key]}")
 
-    def two_views(self, example: Mapping[str, Any], rng: np.random.Generator) -> dict[str, Any]:
+    @property
+    def draws(self) -> int:
+        """How many random numbers `two_views` takes at most."""
+        return 2 + 2 * (2 * augment.CROP_TRIES + 2 + 3 + 2 * self.randaugment_ops)
+
+    def two_views(self, example: Mapping[str, Any], rng: augment.Uniform) -> dict[str, Any]:
         """Source uint8 `[source_size, source_size, c]`, target `[image_size, image_size, c]`, index int32."""
         source, target = self._pick(example["images"], rng)
         return {
@@ -79,18 +84,18 @@ class Views:
             "index": np.int32(example["index"]),
         }
 
-    def source_view(self, image: np.ndarray, size: int, rng: np.random.Generator) -> np.ndarray:
+    def source_view(self, image: np.ndarray, size: int, rng: augment.Uniform) -> np.ndarray:
         """A view of a decoded image as the encoder sees it in training: uint8 `[size, size, c]`."""
         return with_channels(
             augment.centre_crop(image, size) if self.pair == "pose" else self._draw(image, size, rng)
         )
 
-    def _target_view(self, image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    def _target_view(self, image: np.ndarray, rng: augment.Uniform) -> np.ndarray:
         if self.augment_target:
             return self.source_view(image, self.image_size, rng)
         return with_channels(augment.centre_crop(image, self.image_size))
 
-    def _pick(self, encoded: list[bytes], rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+    def _pick(self, encoded: list[bytes], rng: augment.Uniform) -> tuple[np.ndarray, np.ndarray]:
         first = augment.draw_below(rng, len(encoded)) if len(encoded) > 1 else 0
         image = decode(encoded[first], self.channels)
         if self.pair == "augment":
@@ -98,7 +103,7 @@ class Views:
         second = (first + 1 + augment.draw_below(rng, len(encoded) - 1)) % len(encoded)
         return image, decode(encoded[second], self.channels)
 
-    def _draw(self, image: np.ndarray, size: int, rng: np.random.Generator) -> np.ndarray:
+    def _draw(self, image: np.ndarray, size: int, rng: augment.Uniform) -> np.ndarray:
         image = (
             self._crop(image, size, rng)
             if rng.random() < self.crop_prob
@@ -108,7 +113,7 @@ class Views:
             return augment.rand_augment(image, rng, self.randaugment_ops, self.randaugment_magnitude)
         return image
 
-    def _crop(self, image: np.ndarray, size: int, rng: np.random.Generator) -> np.ndarray:
+    def _crop(self, image: np.ndarray, size: int, rng: augment.Uniform) -> np.ndarray:
         box = augment.random_box(rng, *image.shape[:2], self.crop_scale, self.crop_ratio)
         view = augment.resized_crop(image, box, size)
         return augment.flip(view) if rng.random() < self.flip_prob else view
