@@ -36,10 +36,16 @@ def make_step(
         loss, metrics, batch_stats, grads = accumulate(method, state, batch, keys, accumulation)
         norm = optax.global_norm(grads)
         finite = jnp.isfinite(loss) & jnp.isfinite(norm)
-        new = advance(state, grads, batch_stats, optimizer, decay)
-        good = finite & (state.failed_step < 0)
+        update = finite & (state.failed_step < 0)
         metrics = {**metrics, "loss": loss, "grad_norm": norm, "finite": finite}
-        return choose(good, new, mark_failed(state, finite)), metrics
+        # A branch, not a choice leaf by leaf: the donated state is then updated in place (measured on a CPU:
+        # half the time, 18 passes over the parameters for 29).
+        new = jax.lax.cond(
+            update,
+            lambda: advance(state, grads, batch_stats, optimizer, decay),
+            lambda: mark_failed(state, finite),
+        )
+        return new, metrics
 
     return step
 
@@ -109,11 +115,6 @@ def mark_failed(state: TrainState, finite: jax.Array) -> TrainState:
     """The same state, with the first failing step noted."""
     first = (state.failed_step < 0) & ~finite
     return state.replace(failed_step=jnp.where(first, state.step, state.failed_step))
-
-
-def choose(condition: jax.Array, yes: Tree, no: Tree) -> Tree:
-    """`yes` or `no`, leaf by leaf."""
-    return jax.tree.map(lambda a, b: jnp.where(condition, a, b), yes, no)
 
 
 def batch_size(batch: Batch) -> int:
