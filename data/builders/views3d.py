@@ -33,7 +33,7 @@ FACTORS = {
     "size": tuple(SIZES),
     "yaw": tuple(YAWS),
 }
-_FLOORS, _WALLS = pale(0.82, 0.45), pale(0.90, 0.30)
+_FLOORS, _WALLS = pale(0.82, 0.46), pale(0.90, 0.34)
 _SOLID_COLOURS = strong()
 
 

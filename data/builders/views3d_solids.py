@@ -73,15 +73,15 @@ def cone(x, y, z):
 
 
 def torus(x, y, z):
-    """A ring standing on its rim, hole along x; radius 0.57, tube 0.27."""
-    ring = _length(y, z - np.float32(0.84)) - np.float32(0.57)
-    return _length(ring, x) - np.float32(0.27)
+    """A ring standing on its rim, hole along x; radius 0.53, tube 0.25."""
+    ring = _length(y, z - np.float32(0.78)) - np.float32(0.53)
+    return _length(ring, x) - np.float32(0.25)
 
 
 def octahedron(x, y, z):
-    """Standing on a corner that is cut by the floor, so that it rests."""
-    total = sum(np.sqrt(v * v + EDGE * EDGE) for v in (x, y, z - np.float32(0.85)))
-    return smax((total - np.float32(1.1)) * np.float32(0.57735), -z)
+    """Standing on a corner that is cut by the floor, so that it rests; corners about 0.83 from the middle."""
+    total = sum(np.sqrt(v * v + EDGE * EDGE) for v in (x, y, z - np.float32(0.64)))
+    return smax((total - np.float32(0.93)) * np.float32(0.57735), -z)
 
 
 def prism(x, y, z):
@@ -98,12 +98,12 @@ def pill(x, y, z):
 
 
 SOLIDS = {
-    "cube": Solid(cube, 0.62, 1.1),
+    "cube": Solid(cube, 0.62, 1.02),
     "sphere": Solid(sphere, 0.78, 0.8),
-    "cylinder": Solid(cylinder, 0.7, 0.96),
-    "cone": Solid(cone, 0.55, 1.1),
-    "torus": Solid(torus, 0.84, 0.86, convex=False),
-    "octahedron": Solid(octahedron, 0.85, 1.15),
-    "prism": Solid(prism, 0.6, 1.2),
+    "cylinder": Solid(cylinder, 0.7, 0.92),
+    "cone": Solid(cone, 0.55, 1.02),
+    "torus": Solid(torus, 0.78, 0.80, convex=False),
+    "octahedron": Solid(octahedron, 0.64, 0.85),
+    "prism": Solid(prism, 0.6, 1.1),
     "pill": Solid(pill, 0.48, 1.02),
 }
