@@ -1,4 +1,12 @@
-"""Eight simulated CPU devices for every test; rank promotion raises; absl flags count as parsed."""
+"""Eight simulated CPU devices for every test; rank promotion raises; absl flags count as parsed.
+
+Tests compile much and compute little, so XLA is told not to optimise: that more than halves their time. Processes
+that tests start inherit it. Speed is measured in experiments/benchmarks, never here.
+"""
+
+import os
+
+os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} --xla_backend_optimization_level=0".strip()
 
 import jax
 import pytest
