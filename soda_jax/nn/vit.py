@@ -69,7 +69,7 @@ class ViT(nn.Module):
         features["z"] = nn.Dense(self.latent_dim, kernel_init=XAVIER, name="head")(features["pooled"])
         return features["z"], features
 
-    def tokens(self, images: Image, width: int) -> Tokens:
+    def tokens(self, images: Image, width: int) -> Float[Array, "b n {width}"]:
         """One token a patch, its place added."""
         grid = space_to_depth(images.astype(self.dtype), self.patch)
         b, h, w, c = grid.shape

@@ -1,0 +1,74 @@
+"""The convolution against its definition, and the reshapes against each other."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from soda_jax.nn.conv import Conv, convolve, depth_to_space, space_to_depth, upsample
+from tests.arrays import normal, random_variables
+
+
+def by_definition(x, kernel, stride):
+    """The sum over the window around each output pixel, in float64."""
+    pad = kernel.shape[0] // 2
+    padded = np.pad(np.float64(x), [(0, 0), (pad, pad), (pad, pad), (0, 0)])
+    windows = np.lib.stride_tricks.sliding_window_view(padded, kernel.shape[:2], axis=(1, 2))
+    return np.einsum("bhwcij,ijco->bhwo", windows[:, ::stride, ::stride], np.float64(kernel))
+
+
+@pytest.mark.parametrize(
+    ("kernel", "stride", "size"), [(1, 1, 6), (1, 2, 7), (3, 1, 6), (3, 2, 6), (3, 2, 7), (7, 2, 8)]
+)
+def test_convolution_is_the_sum_over_windows(kernel, stride, size):
+    x, weights = normal(2, size, size, 3), normal(kernel, kernel, 3, 4, seed=1)
+    np.testing.assert_allclose(
+        convolve(x, weights, stride), by_definition(x, weights, stride), rtol=1e-4, atol=1e-4
+    )
+
+
+def test_module_convolves_and_adds_its_bias():
+    x = normal(1, 4, 4, 2)
+    variables = random_variables(Conv(3), x)
+    kernel, bias = variables["params"]["kernel"], variables["params"]["bias"]
+    expected = by_definition(x, kernel, 1) + np.array(bias)
+    np.testing.assert_allclose(Conv(3).apply(variables, x), expected, rtol=1e-4, atol=1e-5)
+
+
+def test_without_bias_there_is_only_a_kernel(key):
+    params = jax.eval_shape(Conv(3, 5, use_bias=False).init, key, jnp.ones((1, 4, 4, 2)))["params"]
+    assert {name: value.shape for name, value in params.items()} == {"kernel": (5, 5, 2, 3)}
+
+
+def test_default_kernel_is_truncated_normal_that_keeps_the_variance(key):
+    kernel = Conv(256).init(key, jnp.ones((1, 3, 3, 64)))["params"]["kernel"]
+    std = (9 * 64) ** -0.5
+    assert kernel.std() == pytest.approx(std, rel=0.02)
+    assert abs(kernel).max() < 2.3 * std  # cut at two deviations of the normal before cutting
+
+
+def test_bfloat16_compute_keeps_float32_parameters(key):
+    x = jax.ShapeDtypeStruct((1, 4, 4, 2), jnp.float32)
+    y, variables = jax.eval_shape(Conv(3, dtype=jnp.bfloat16).init_with_output, key, x)
+    assert {leaf.dtype for leaf in jax.tree.leaves(variables)} == {jnp.dtype("float32")}
+    assert y.dtype == jnp.bfloat16
+
+
+def test_upsampling_repeats_each_pixel():
+    x = normal(2, 3, 4, 5)
+    np.testing.assert_array_equal(upsample(x), np.array(x).repeat(2, axis=1).repeat(2, axis=2))
+
+
+@pytest.mark.parametrize("patch", [1, 2, 4])
+def test_patches_go_to_depth_and_back(patch):
+    x = normal(2, 8, 4, 3)
+    deep = space_to_depth(x, patch)
+    assert deep.shape == (2, 8 // patch, 4 // patch, 3 * patch**2)
+    np.testing.assert_array_equal(depth_to_space(deep, patch), x)
+
+
+def test_one_deep_pixel_is_one_patch():
+    x = normal(1, 4, 6, 3)
+    np.testing.assert_array_equal(
+        np.array(space_to_depth(x, 2))[0, 1, 2], np.array(x)[0, 2:4, 4:6].reshape(-1)
+    )
