@@ -5,7 +5,7 @@ batch; images in it are uint8 NHWC and become floats in [-1, 1] here, on the dev
 """
 
 from collections.abc import Mapping
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import jax
 import jax.numpy as jnp
@@ -17,6 +17,7 @@ BatchSpec = Mapping[str, jax.ShapeDtypeStruct]  # name -> shape and dtype of one
 Scalar = Float[Array, ""]
 
 
+@runtime_checkable
 class Method(Protocol):
     """What the loop, the probe, the report and the export know of a method."""
 
@@ -36,6 +37,7 @@ class Method(Protocol):
         ...
 
 
+@runtime_checkable
 class LatentMethod(Method, Protocol):
     """A method whose denoiser is guided by a latent z: what the latent monitor needs."""
 
