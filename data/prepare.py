@@ -46,9 +46,14 @@ def run(data_set: str, source: str | None, name: str | None, data_dir: str | Non
         print(f"already prepared: {store.folder_of(recipe, place)}")
         return store.folder_of(recipe, place)
     folder = store.write(recipe, place)
-    sizes = ", ".join(f"{split.size:,} {split_name}" for split_name, split in recipe.splits.items())
-    print(f"prepared {recipe.name} ({sizes}) in {time.monotonic() - started:.0f} s: {folder}")
+    print(f"prepared {recipe.name} ({_contents(recipe)}) in {time.monotonic() - started:.0f} s: {folder}")
     return folder
+
+
+def _contents(recipe) -> str:
+    sizes = [f"{split.size:,} {name}" for name, split in recipe.splits.items()]
+    features = {name: getattr(feature, "num_classes", None) for name, feature in recipe.features.items()}
+    return ", ".join(sizes + [f"{name} of {classes}" for name, classes in features.items() if classes])
 
 
 def _recipe(data_set: str, source: str | None, name: str | None):

@@ -60,6 +60,13 @@ def list_images(root: pathlib.Path) -> dict[str, list[Entry]]:
     """Split -> its images in a fixed order."""
     if not root.is_dir():
         raise DataError(f"{root} is not a folder: give --source=DIR, a folder of images")
+    try:
+        return _list_splits(root)
+    except OSError as error:
+        raise DataError(f"{error.filename} cannot be listed ({error.strerror}): make it readable") from error
+
+
+def _list_splits(root: pathlib.Path) -> dict[str, list[Entry]]:
     folders = {path.name for path in _subfolders(root)}
     if "test" in folders and "train" not in folders:
         raise DataError(f"{root} has test/ without train/: add train/, or rename test/ to train/")
@@ -74,7 +81,7 @@ def list_images(root: pathlib.Path) -> dict[str, list[Entry]]:
 
 
 def _list_split(folder: pathlib.Path) -> list[Entry]:
-    direct = [path for path in _files(folder) if path.suffix.lower() in images.EXTENSIONS]
+    direct = sorted(path for path in folder.iterdir() if path.is_file() and _is_image(path, folder))
     classes = _subfolders(folder)
     if direct and classes:
         raise DataError(
@@ -91,18 +98,15 @@ def _list_split(folder: pathlib.Path) -> list[Entry]:
 
 def _list_class(folder: pathlib.Path) -> list[Entry]:
     walked = (pathlib.Path(place) / file for place, _, files in os.walk(folder) for file in files)
-    found = sorted(path for path in walked if _is_image_name(path))
+    found = sorted(path for path in walked if _is_image(path, folder))
     if not found:
         raise DataError(f"class folder {folder} has no images: add some, or remove the folder")
     return [Entry(path, folder.name) for path in found]
 
 
-def _is_image_name(path: pathlib.Path) -> bool:
-    return not path.name.startswith(".") and path.suffix.lower() in images.EXTENSIONS
-
-
-def _files(folder: pathlib.Path) -> list[pathlib.Path]:
-    return sorted(path for path in folder.iterdir() if path.is_file() and not path.name.startswith("."))
+def _is_image(path: pathlib.Path, folder: pathlib.Path) -> bool:
+    hidden = any(part.startswith(".") for part in path.relative_to(folder).parts)
+    return not hidden and path.suffix.lower() in images.EXTENSIONS
 
 
 def _subfolders(folder: pathlib.Path) -> list[pathlib.Path]:
@@ -130,8 +134,10 @@ def _classes(root: pathlib.Path, listing: dict[str, list[Entry]]) -> list[str] |
 def _common_shape(listing: dict[str, list[Entry]]) -> tuple[int | None, int | None, int]:
     """(h, w, c): h and w only where all images agree; grey only where all are grey."""
     everything = [entry for entries in listing.values() for entry in entries]
-    looked = report(everything, total=len(everything), label="reading headers", unit="images")
-    headers = {images.read_header(entry.path) for entry in looked}
+    looked = workers.ordered_map(
+        images.read_header, (e.path for e in everything), processes=_processes(everything)
+    )
+    headers = set(report(looked, total=len(everything), label="reading headers", unit="images"))
     sizes = {(header.height, header.width) for header in headers}
     height, width = next(iter(sizes)) if len(sizes) == 1 else (None, None)
     return height, width, 1 if all(header.grey for header in headers) else 3
@@ -151,15 +157,18 @@ def _split(root: pathlib.Path, name: str, split: str, entries: list[Entry], chan
 
 
 def _generate(root, name, split, entries: list[Entry], channels: int) -> Iterator:
-    processes = workers.core_count() if len(entries) > 500 else 1
-    paths = [entry.path for entry in entries]
-    encoded = workers.ordered_map(
-        functools.partial(images.read_encoded, channels=channels), paths, processes=processes
-    )
+    read = functools.partial(images.read_encoded, channels=channels)
+    paths = (entry.path for entry in entries)
+    encoded = workers.ordered_map(read, paths, processes=_processes(entries))
     watched = report(encoded, total=len(entries), label=f"{name} {split}", unit="images")
     for entry, image in zip(entries, watched, strict=True):
         label = {} if entry.label is None else {"label": entry.label}
         yield entry.path.relative_to(root).as_posix(), {"image": image, **label}
+
+
+def _processes(entries: list[Entry]) -> int:
+    """Starting a worker takes a second: a small folder is read without."""
+    return workers.core_count() if len(entries) > 2000 else 1
 
 
 def _fingerprint(root: pathlib.Path, listing: dict[str, list[Entry]]) -> str:

@@ -16,7 +16,7 @@ from PIL import Image, ImageOps
 from data.errors import DataError
 
 EXTENSIONS = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm", ".pgm")
-_GREY_MODES = ("1", "L", "I;16", "I;16B", "I;16L", "I", "F")
+_GREY_MODES = ("1", "L", "I;16", "I;16B", "I;16L", "I", "F", "LA")
 _ORIENTATION = 0x0112  # EXIF tag
 _PNG_BIT_DEPTH = 24  # offset of the byte in a PNG file
 
@@ -33,7 +33,7 @@ class Header:
 def read_header(path: pathlib.Path) -> Header:
     """Raises DataError when the file is no image."""
     with _naming(path), Image.open(path) as image:
-        turned = image.getexif().get(_ORIENTATION, 1) >= 5  # 5..8 swap the axes
+        turned = _orientation(image) >= 5  # 5..8 swap the axes
         height, width = (image.width, image.height) if turned else (image.height, image.width)
         return Header(height, width, image.mode in _GREY_MODES)
 
@@ -58,9 +58,15 @@ def encode_png(image: np.ndarray) -> bytes:
 
 
 def _is_plain(image: Image.Image, encoded: bytes, channels: int) -> bool:
-    if image.mode != ("L" if channels == 1 else "RGB") or image.getexif().get(_ORIENTATION, 1) != 1:
+    if image.mode != ("L" if channels == 1 else "RGB") or _orientation(image) != 1:
         return False
     return image.format == "JPEG" or (image.format == "PNG" and encoded[_PNG_BIT_DEPTH] == 8)
+
+
+def _orientation(image: Image.Image) -> int:
+    if image.format == "PNG" and "exif" not in image.info:
+        return 1  # getexif would decode all of it in search of one
+    return image.getexif().get(_ORIENTATION, 1)
 
 
 def _convert(image: Image.Image, channels: int) -> bytes:

@@ -7,11 +7,11 @@ one rename. A killed preparation leaves only its hidden folder, which the next o
 import contextlib
 import errno
 import fcntl
+import io
 import json
 import os
 import pathlib
 import shutil
-import sys
 import tempfile
 from collections.abc import Iterator
 
@@ -35,13 +35,14 @@ def is_prepared(recipe: Recipe, data_dir: pathlib.Path) -> bool:
     Raises:
         DataError: another data set has the name, or the one there is damaged.
     """
+    _check_neighbours(recipe, data_dir)
     target = folder_of(recipe, data_dir)
     if not target.exists():
         return False
-    stored = _stored_metadata(target)
+    stored = _stored(target, "metadata.json")
     if stored.get("fingerprint") != recipe.fingerprint:
         raise DataError(_taken(recipe, target, stored))
-    verify(target, {name: split.size for name, split in recipe.splits.items()})
+    verify(target, _sizes(recipe))
     return True
 
 
@@ -51,11 +52,11 @@ def write(recipe: Recipe, data_dir: pathlib.Path) -> pathlib.Path:
     Raises:
         DataError: the disk is full, data_dir cannot be written, or an input is bad.
     """
-    with _full_disk_in_plain_words(data_dir), _workplace(recipe.name, data_dir) as workplace:
+    with _disk_errors_in_plain_words(data_dir), _workplace(recipe.name, data_dir) as workplace:
         built = _build(recipe, workplace)
-        verify(built, {name: split.size for name, split in recipe.splits.items()})
+        verify(built, _sizes(recipe))
         _flush(built)
-        return _move(built, folder_of(recipe, data_dir))
+        return _move(built, recipe, data_dir)
 
 
 def verify(folder: pathlib.Path, sizes: dict[str, int]) -> None:
@@ -83,11 +84,25 @@ def _damaged(folder: pathlib.Path, why: str) -> str:
     return f"{folder} is damaged ({why}): delete this folder and prepare the data set again"
 
 
-def _stored_metadata(folder: pathlib.Path) -> dict:
+def _check_neighbours(recipe: Recipe, data_dir: pathlib.Path) -> None:
+    """Other versions under the name must be ours: readers take the highest version, whoever wrote it."""
+    for info in (data_dir / recipe.name).glob("*/dataset_info.json"):
+        if _stored(info.parent, info.name).get("moduleName") != RecipeBuilder.__module__:
+            raise DataError(
+                f"the name {recipe.name!r} is taken: {info.parent} is a data set from elsewhere; "
+                f"choose another --name or --data_dir"
+            )
+
+
+def _stored(folder: pathlib.Path, name: str) -> dict:
     try:
-        return json.loads((folder / "metadata.json").read_text())
+        return json.loads((folder / name).read_text())
     except (OSError, ValueError) as error:
         raise DataError(_damaged(folder, _first_line(error))) from error
+
+
+def _sizes(recipe: Recipe) -> dict[str, int]:
+    return {name: split.size for name, split in recipe.splits.items()}
 
 
 def _taken(recipe: Recipe, target: pathlib.Path, stored: dict) -> str:
@@ -103,9 +118,7 @@ def _taken(recipe: Recipe, target: pathlib.Path, stored: dict) -> str:
 def _build(recipe: Recipe, workplace: pathlib.Path) -> pathlib.Path:
     tfds.disable_progress_bar()  # the recipes show their own
     builder = RecipeBuilder(recipe, str(workplace))
-    with contextlib.redirect_stdout(
-        sys.stderr if os.environ.get("SODA_JAX_VERBOSE") else open(os.devnull, "w")
-    ):
+    with contextlib.redirect_stdout(io.StringIO()):  # TFDS announces a download
         builder.download_and_prepare()
     return pathlib.Path(builder.data_dir)
 
@@ -117,25 +130,20 @@ def _workplace(name: str, data_dir: pathlib.Path) -> Iterator[pathlib.Path]:
     _sweep(data_dir)
     folder = pathlib.Path(tempfile.mkdtemp(prefix=f"{_PREFIX}{name}-", dir=data_dir))
     try:
-        with _locked(folder):
+        with (folder / "lock.new").open("w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            os.replace(lock.name, folder / "lock")  # only now may a sweep look at it
             yield folder
     finally:
         shutil.rmtree(folder, ignore_errors=True)
 
 
-@contextlib.contextmanager
-def _locked(folder: pathlib.Path) -> Iterator[None]:
-    """Holds the folder's lock, which the system drops when the process dies. Raises OSError if held."""
-    with (folder / "lock").open("w") as file:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        yield
-
-
 def _sweep(data_dir: pathlib.Path) -> None:
-    """Removes what killed preparations left; a folder whose lock is held belongs to a living one."""
-    for folder in data_dir.glob(f"{_PREFIX}*"):
-        with contextlib.suppress(OSError), _locked(folder):
-            shutil.rmtree(folder)
+    """Removes what killed preparations left: the system drops a lock when its process dies."""
+    for path in data_dir.glob(f"{_PREFIX}*/lock"):
+        with contextlib.suppress(OSError), path.open() as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            shutil.rmtree(path.parent)
 
 
 def _flush(folder: pathlib.Path) -> None:
@@ -147,31 +155,36 @@ def _flush(folder: pathlib.Path) -> None:
             os.close(descriptor)
 
 
-def _move(built: pathlib.Path, target: pathlib.Path) -> pathlib.Path:
+def _move(built: pathlib.Path, recipe: Recipe, data_dir: pathlib.Path) -> pathlib.Path:
+    target = folder_of(recipe, data_dir)
     target.parent.mkdir(parents=True, exist_ok=True)
     try:
         os.replace(built, target)
-    except OSError as error:
-        if not target.exists():
+    except OSError:
+        if not is_prepared(recipe, data_dir):  # another process may have prepared the same meanwhile
             raise
-        raise DataError(f"{target} was prepared by another process meanwhile; nothing was changed") from error
     return target
 
 
 @contextlib.contextmanager
-def _full_disk_in_plain_words(data_dir: pathlib.Path) -> Iterator[None]:
+def _disk_errors_in_plain_words(data_dir: pathlib.Path) -> Iterator[None]:
     try:
         yield
-    except (OSError, RuntimeError) as error:
-        if isinstance(error, OSError) and error.errno not in _FULL:
+    except (OSError, RuntimeError) as error:  # ArrayRecord raises RuntimeError
+        if _is_full(error):
+            raise DataError(
+                f"no space left under {data_dir}: free some, or choose another --data_dir; nothing was kept"
+            ) from error
+        if isinstance(error, OSError):
             raise DataError(
                 f"cannot write under {data_dir} ({_first_line(error)}): choose another --data_dir"
             ) from error
-        if isinstance(error, RuntimeError) and not any(os.strerror(code) in str(error) for code in _FULL):
-            raise
-        raise DataError(
-            f"no space left under {data_dir}: free some, or choose another --data_dir; nothing was kept"
-        ) from error
+        raise
+
+
+def _is_full(error: BaseException) -> bool:
+    """Also when TFDS has wrapped the error, which loses its number."""
+    return getattr(error, "errno", None) in _FULL or any(os.strerror(code) in str(error) for code in _FULL)
 
 
 def _first_line(error: BaseException) -> str:

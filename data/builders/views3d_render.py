@@ -20,7 +20,7 @@ from data.builders.views3d_solids import Solid
 
 _COARSE_STEPS, _FINE_STEPS, _GRAZING_STEPS = 12, 6, 18
 _CONE = np.float32(0.75 / cam.FOCAL)  # a pixel's half diagonal, over the distance
-_NEAR, _GRAZING = np.float32(0.006), np.float32(0.12)  # local units; a pixel is about 0.05
+_NEAR, _MISS, _GRAZING = np.float32(0.004), np.float32(0.012), np.float32(0.12)  # a pixel is about 0.05
 _INSIDE = (
     np.array([[-1, -3], [3, -1], [-3, 1], [1, 3]]) / 8
 )  # no two on a row or column: smooth edges from four rays
@@ -76,20 +76,23 @@ def _interval(solid: Solid, start, rays):
 
 def _solid(scene: Scene, start, rays, depth) -> np.ndarray:
     """Linear RGB and cover [4, n] of the solid along local rays [3, n] from `depth` [n] on; 0 if missed."""
-    reached, hit = _hits(scene.solid, start, rays, depth)
+    reached, cover = _hits(scene.solid, start, rays, depth)
     points = (
-        start + np.where(hit, reached, depth) * rays
-    )  # a miss is shaded too, at a harmless place, and dropped
+        start + np.where(cover > 0, reached, depth) * rays
+    )  # a miss is shaded too, where that is harmless
     colour = _shade(scene, points, _normals(scene.solid, points), rays)
-    return np.concatenate([colour, np.ones_like(depth)[None]]) * hit
+    return np.concatenate([colour, np.ones_like(depth)[None]]) * cover
 
 
 def _hits(solid: Solid, start, rays, depth) -> tuple[np.ndarray, np.ndarray]:
-    """Lengths [n] of local rays [3, n], and whether they hit. The few that graze get a second round."""
+    """Lengths [n] of local rays [3, n], and how much they hit, 0..1. The few that graze get a second round.
+
+    The hit fades over a fraction of a pixel: so a last bit, which differs between processors, changes nothing.
+    """
     depth, gap = _march(solid, start, rays, depth, _FINE_STEPS)
     slow = np.flatnonzero((gap >= _NEAR) & (gap < _GRAZING))
     depth[slow], gap[slow] = _march(solid, start[:, slow], rays[:, slow], depth[slow], _GRAZING_STEPS)
-    return depth, (gap < _NEAR) & (start[2] + depth * rays[2] > -_NEAR)
+    return depth, np.clip((_MISS - gap) / (_MISS - _NEAR), 0, 1)
 
 
 def _march(solid: Solid, start, rays, depth, steps: int):

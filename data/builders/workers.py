@@ -5,12 +5,15 @@ import contextlib
 import itertools
 import multiprocessing
 import os
+import signal
 import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent import futures
 from typing import TypeVar
 
 import cv2
+
+from data.errors import DataError
 
 A = TypeVar("A")
 B = TypeVar("B")
@@ -46,6 +49,8 @@ def ordered_map(
         with _environment(_WORKER_ENVIRONMENT):
             waiting = _submit(pool, function, chunks := _chunks(items, chunk), 3 * processes)
         yield from _drain(pool, function, chunks, waiting)
+    except futures.process.BrokenProcessPool as error:
+        raise DataError("a worker process was killed (out of memory?): free some and start again") from error
     finally:
         pool.shutdown(wait=True, cancel_futures=True)
 
@@ -86,6 +91,7 @@ def _apply(function: Callable[[A], B], items: Sequence[A]) -> list[B]:
 def _start_worker() -> None:
     """One core per worker; and no orphan: a worker whose parent was killed would wait for work for ever."""
     cv2.setNumThreads(1)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C goes to all: the parent answers it
     threading.Thread(target=_leave_with_parent, daemon=True).start()
 
 
