@@ -23,7 +23,7 @@ def calibrated(method: Method, variables: Tree, spec: BatchSpec, batches: Iterab
       method: whose loss in training mode tells new statistics; the compiler drops the rest of the loss.
       variables: of `method.init`; returned unchanged where there are no statistics.
       spec: of a training batch; its "source" is what the encoder sees.
-      batches: {"image": uint8 of the source's size, "valid": bool}, without augmentation. Batches that are not
+      batches: {"image": uint8 of the source's size, "valid": bool}, not augmented. Batches that are not
         full are left out, unless there is no other; the average is the network's own, with its momentum.
       seed: of the noise that the method adds to its sources.
     """

@@ -1,7 +1,8 @@
 """Frozen features of every image of a split: one jitted pass, the batch cut over the local devices.
 
-Batches are those of `data.pipeline.evaluation_batches`: {"image": uint8 [b, h, w, c], "labels": {name: int [b]},
-"index": int [b], "valid": bool [b]}. Rows that are not valid (the filling of the last batch) are left out.
+Batches are those of `data.pipeline.evaluation_batches`: {"image": uint8 [b, h, w, c], "labels":
+{name: int [b]}, "index": int [b], "valid": bool [b]}. Rows that are not valid (the filling of the last batch)
+are left out.
 """
 
 import dataclasses
@@ -44,39 +45,38 @@ def local_mesh() -> Mesh:
     return make_mesh(devices=jax.local_devices())
 
 
-def extract(
-    encode: Encode,
-    variables: Tree,
-    batches: Iterable[Batch],
-    names: tuple[str, ...],
-    *,
-    views: int = 1,
-    mesh: Mesh | None = None,
-) -> Table:
-    """The features `names` of every valid image, in the order of the batches.
+class Extractor:
+    """Compiles an encoder once, and runs it over splits.
 
     Args:
-      encode: pure; is jitted here, and what it computes for features that are not asked for is left out.
-      variables: its first argument; copied to every device of the mesh.
-      batches: see the module; every batch has the same size.
+      encode: pure; what it computes for features that are not asked for is left out by the compiler.
       names: which of its features.
-      views: images of a scene: image i shows scene i // views.
       mesh: default: all local devices.
-
-    Raises:
-      ValueError: `encode` has no such feature, or there is no valid image.
     """
-    mesh = local_mesh() if mesh is None else mesh
-    rows = NamedSharding(mesh, PartitionSpec(mesh.axis_names))
-    variables = jax.device_put(variables, NamedSharding(mesh, PartitionSpec()))
-    program = jax.jit(lambda variables, images: _named(encode(variables, images), names), out_shardings=rows)
 
-    def start(batch: Batch) -> tuple[Batch, Features]:
-        images = _filled(np.asarray(batch["image"]), mesh.size)
-        return batch, program(variables, jax.device_put(images, rows))
+    def __init__(self, encode: Encode, names: tuple[str, ...], mesh: Mesh | None = None):
+        self.mesh = local_mesh() if mesh is None else mesh
+        self.rows = NamedSharding(self.mesh, PartitionSpec(self.mesh.axis_names))
+        self.program = jax.jit(lambda v, images: _named(encode(v, images), names), out_shardings=self.rows)
 
-    pieces = [_piece(batch, found) for batch, found in _one_behind(map(start, batches))]
-    return _joined(pieces, views)
+    def __call__(self, variables: Tree, batches: Iterable[Batch], views: int = 1) -> Table:
+        """The features of every valid image, in the order of the batches.
+
+        Args:
+          variables: first argument of `encode`; copied to every device of the mesh.
+          batches: see the module; every batch has the same size.
+          views: images of a scene: image i shows scene i // views.
+
+        Raises:
+          ValueError: the encoder has no such feature, or there is no valid image.
+        """
+        variables = jax.device_put(variables, NamedSharding(self.mesh, PartitionSpec()))
+        started = ((batch, self._start(variables, batch)) for batch in batches)
+        return _joined([_piece(batch, found) for batch, found in _one_behind(started)], views)
+
+    def _start(self, variables: Tree, batch: Batch) -> Features:
+        images = _filled(np.asarray(batch["image"]), self.mesh.size)
+        return self.program(variables, jax.device_put(images, self.rows))
 
 
 def _named(features: Features, names: tuple[str, ...]) -> Features:
@@ -117,7 +117,7 @@ def _joined(pieces: list[Mapping], views: int) -> Table:
 
 
 def pixels(images: Bytes, side: int = 32) -> Float[Array, "b n"]:
-    """Raw pixels in 0..1, flat; images larger than `side` are shrunk to it (antialiased), to stay affordable."""
+    """Raw pixels in 0..1, flat; images larger than `side` are shrunk to it, antialiased, to be affordable."""
     scaled = images.astype(jnp.float32) / 255
     b, h, w, c = scaled.shape
     shape = (b, min(h, side), min(w, side), c)

@@ -13,7 +13,7 @@ from jaxtyping import Bool, Int
 QUANTILE = 1.959963984540054  # of the normal distribution at 0.975
 
 
-def wilson(accuracy: float, count: float) -> tuple[float, float]:
+def wilson(accuracy: float, count: float | int) -> tuple[float, float]:
     """(1): the interval of an accuracy in 0..1 that was measured on `count` independent examples.
 
     Raises:

@@ -2,8 +2,8 @@
 
 (1) u = (x - mean) / sqrt(var + 1e-5 average(var))     batch normalisation without parameters, its statistics
     those of the rows fitted on. The small term is relative: the unit of the features does not matter.
-(2) L(W, b) = mean_i CE(softmax(u_i W + b), y_i) + wd/2 |W|²     logistic regression with an L2 penalty, that is
-    scikit-learn's LogisticRegression on u with C = 1 / (rows * wd).
+(2) L(W, b) = mean_i CE(softmax(u_i W + b), y_i) + wd/2 |W|²     logistic regression with an L2 penalty: that
+    of scikit-learn's LogisticRegression on u with C = 1 / (rows * wd).
 (3) W, b <- Adam on minibatches of (2), rate lr (1 + cos(pi step / steps)) / 2, from W = 0 and b = 0.
 
 The grid is learning rates x weight decays (r rows), for every label of the data set at once (l): one `vmap`
@@ -176,7 +176,7 @@ def _scores(
 def _in_chunks(
     heads: Tree, norm: Tree, x: Float[np.ndarray, "b n"], real: Bool[np.ndarray, "l k"]
 ) -> Float[np.ndarray, "r l b k"]:
-    """`_scores` of many rows, in chunks of one size (the last is filled up), so that one program serves all."""
+    """`_scores` of many rows, in chunks of one size (the last is filled up): one program serves all."""
     rows = min(PREDICT_ROWS, len(x))
     filled = np.concatenate([x, np.zeros((-len(x) % rows, x.shape[1]), x.dtype)])
     parts = [np.asarray(_scores(heads, norm, part, real)) for part in np.split(filled, len(filled) // rows)]
@@ -198,6 +198,7 @@ class _Data:
     """Features on the device and labels padded to one width, so that `fit` is one call."""
 
     def __init__(self, x, y, classes, settings):
+        _check_labels(y, classes)
         self.host, self.x, self.y, self.settings = x, jnp.asarray(x), y.astype(np.int32), settings
         self.real = np.arange(max(classes))[None] < np.asarray(classes)[:, None]
 
@@ -229,18 +230,36 @@ def probe(
     Raises:
       ValueError: fewer than two groups, or a class number outside 0..classes-1.
     """
-    _check_labels(y, classes)
     data = _Data(x, y, classes, settings)
-    fitted_on, held = split_by_group(groups, settings.holdout, settings.seed)
-    held = held if clean is None else held[clean[held]]
-    grid = np.repeat(np.asarray(settings.grid())[:, None], len(y), axis=1)
-    best, accuracy = _choose(_in_chunks(*data.fit(fitted_on, grid), x[held], data.real), y[:, held])
-    chosen = np.take_along_axis(grid, best[None, :, None], axis=0)
+    chosen, accuracy = _chosen(data, groups, clean)
     predicted = _in_chunks(*data.fit(np.arange(len(x)), chosen), test, data.real)[0].argmax(-1)
     return [
         Answer(learning_rate=float(rate), weight_decay=float(decay), holdout=float(right), predicted=answers)
         for (rate, decay), right, answers in zip(chosen[0], accuracy, predicted, strict=True)
     ]
+
+
+def held_out_accuracy(
+    x: Float[np.ndarray, "b n"],
+    y: Int[np.ndarray, "l b"],
+    classes: tuple[int, ...],
+    groups: Int[np.ndarray, " b"],
+    settings: LinearProbe,
+) -> Float[np.ndarray, " l"]:
+    """How often the best head of each label is right on the held-out part: `probe` without the test."""
+    return _chosen(_Data(x, y, classes, settings), groups, None)[1]
+
+
+def _chosen(
+    data: _Data, groups: Int[np.ndarray, " b"], clean: Bool[np.ndarray, " b"] | None
+) -> tuple[Float[np.ndarray, "1 l 2"], Float[np.ndarray, " l"]]:
+    """The chosen (learning rate, weight decay) of each label, and its accuracy on the held-out part."""
+    fitted_on, held = split_by_group(groups, data.settings.holdout, data.settings.seed)
+    held = held if clean is None else held[clean[held]]
+    grid = np.repeat(np.asarray(data.settings.grid())[:, None], len(data.y), axis=1)
+    scores = _in_chunks(*data.fit(fitted_on, grid), data.host[held], data.real)
+    best, accuracy = _choose(scores, data.y[:, held])
+    return np.take_along_axis(grid, best[None, :, None], axis=0), accuracy
 
 
 def _check_labels(y: Int[np.ndarray, "l b"], classes: tuple[int, ...]) -> None:

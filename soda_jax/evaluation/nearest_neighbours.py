@@ -1,7 +1,7 @@
 """k nearest neighbours by cosine, exact, for any number of labels at once.
 
-The similarities are a matrix product in chunks, and the k best are carried from chunk to chunk, so that 10,000
-queries against 60,000 examples need no 10,000 x 60,000 matrix. Two rules make the answer one and only one:
+The similarities are a matrix product in chunks, and the k best are carried from chunk to chunk, so 10,000
+queries against 60,000 examples need no 10,000 x 60,000 matrix. Two rules leave only one answer:
   equal similarities: the example with the lower row number is nearer;
   equal votes: the smallest class number wins (as in scikit-learn's KNeighborsClassifier).
 """

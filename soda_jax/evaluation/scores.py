@@ -33,8 +33,9 @@ def measure(
 ) -> dict[str, Scores]:
     """label -> {"linear", "linear_ci95", "knn", "knn_ci95", "holdout", "learning_rate", "weight_decay"}.
 
-    Accuracies are those of the test split, in 0..1, but for `holdout`: the chosen head's on the held-out part of
-    train. `augmented` holds altered copies of training images; heads are fitted on them too, neighbours not.
+    Accuracies are those of the test split, in 0..1, but for `holdout`: the chosen head's on the held-out part
+    of train. `augmented` holds altered copies of training images: heads are fitted on them too, and no
+    neighbours are sought among them.
     """
     answers = answer(train, test, feature, classes, settings.linear, augmented)
     near = neighbours(train.features[feature], test.features[feature], settings.knn_k)

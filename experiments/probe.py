@@ -1,0 +1,270 @@
+"""Probes a run: `python -m experiments.probe --workdir=DIR [--step=N | --follow] [--config.probe.KEY=VALUE]`.
+
+Linear heads and k-NN for every label of the data set, on the frozen EMA encoder's z and pooled features;
+beside them the same probe of the untrained encoder and of raw pixels. Heads are chosen on a held-out part of
+the training split (views of a scene are not parted) and report on the test split once. The config is that of
+the run, in DIR/config.json; its `probe` keys and `data.dir` can be set here. Writes
+DIR/probe/<step>/results.json and prints the table. A step that was probed with the same settings is shown
+again, not probed again.
+
+--step=N   probes that checkpoint (default: the newest)
+--follow   probes each new checkpoint until training has ended, looking every --every seconds
+"""
+
+import hashlib
+import json
+import sys
+import time
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+from absl import flags
+from jax.sharding import SingleDeviceSharding
+from ml_collections import ConfigDict, config_flags
+
+from experiments import build, xla_flags
+from experiments.configs import default
+from experiments.probe_baselines import baselines
+from experiments.probing import (
+    FEATURES,
+    Job,
+    Tables,
+    by_label,
+    measured,
+    prepare,
+    settings_hash,
+    tables,
+    write_json,
+)
+from experiments.runs import Run, open_run
+from soda_jax.evaluation.scores import Scores, chance
+from soda_jax.training import checkpoints
+from soda_jax.training.checkpoints import CheckpointError
+from soda_jax.types import Tree
+
+COLUMNS = ("z", "pooled", "untrained", "pixels")
+
+
+def encoder_variables(run: Run, step: int) -> Tree:
+    """The averaged variables of the encoder at a step; the denoiser's are not read."""
+    place = SingleDeviceSharding(jax.local_devices()[0])
+    part = {name: _encoder_part(tree) for name, tree in run.abstract_variables().items()}
+    placed = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=place), part)
+    return checkpoints.restore_ema(run.checkpoints, step, placed)
+
+
+def _encoder_part(tree: Mapping[str, Tree]) -> Mapping[str, Tree]:
+    return {"encoder": tree["encoder"]} if "encoder" in tree else tree
+
+
+def trained(job: Job, variables: Tree) -> tuple[dict[str, dict[str, Scores]], Tables]:
+    """feature -> label -> scores, and the tables they were measured on."""
+    found = tables(job, job.run.method.encode, variables, FEATURES)
+    return {name: measured(job, found, name, name) for name in FEATURES}, found
+
+
+def results(job: Job, step: int, variables: Tree) -> dict[str, Any]:
+    """What is written to workdir/probe/<step>/results.json; the same bytes whenever it is made again."""
+    scores, found = trained(job, variables)
+    base = baselines(job)
+    labels = {name: {**rows, **base["labels"][name]} for name, rows in by_label(scores).items()}
+    better = {name: better_untrained(rows) for name, rows in labels.items()}
+    order = ("z", "pooled", "untrained", "pixels", "untrained_z", "untrained_pooled")
+    for name, rows in labels.items():
+        rows = {**rows, "untrained": rows[better[name]]}
+        labels[name] = {kind: rows[kind] for kind in order}
+    classes = job.dataset.labels
+    return {
+        "step": step,
+        "images": step * job.run.config.train.batch,
+        "labels": labels,
+        "chance": {name: chance(found.train, found.test, name, count) for name, count in classes.items()},
+        "classes": classes,
+        "untrained_features": {name: kind.removeprefix("untrained_") for name, kind in better.items()},
+        "untrained_statistics": base["statistics"],
+        "pixels_side": base["pixels_side"],
+        "sizes": {"train": len(found.train), "test": len(found.test)},
+        "knn_k": job.settings.knn_k,
+        "made_from": made_from(job, variables),
+    }
+
+
+def better_untrained(rows: Mapping[str, Scores]) -> str:
+    """The feature of the untrained encoder that did better on the held-out part of train."""
+    return max(("untrained_pooled", "untrained_z"), key=lambda name: rows[name]["holdout"])
+
+
+def made_from(job: Job, variables: Tree) -> dict[str, str]:
+    """Hashes of all that the results depend on."""
+    digest = hashlib.sha256()
+    for leaf in jax.tree.leaves(variables):
+        digest.update(np.asarray(leaf).tobytes())
+    return {"encoder": digest.hexdigest()[:16], "settings": settings_hash(job)}
+
+
+# One checkpoint, or one after the other ---------------------------------------------------------------------
+
+
+def probe_step(job: Job, step: int) -> dict[str, Any]:
+    """The results of a step, from the workdir if they are there and made from the same; prints the table."""
+    path = job.folder / str(step) / "results.json"
+    variables = encoder_variables(job.run, step)
+    found = json.loads(path.read_text()) if path.is_file() else {}
+    if found.get("made_from") == made_from(job, variables):
+        job.say(f"step {step} is probed already: {path}")
+    else:
+        job.say(f"probing step {step}")
+        found = results(job, step, variables)
+        write_json(path, found)
+        job.say(f"wrote {path}")
+    job.say(table_text(found))
+    return found
+
+
+def follow(
+    workdir: Path, overrides: Mapping[str, Any], every: float, wait: Callable[[float], None] = time.sleep
+) -> None:
+    """Probes the checkpoints that are there and each new one; returns when training has ended.
+
+    A checkpoint that training has deleted before its turn came is passed over.
+    """
+    done: set[int] = set()
+    while True:
+        job = prepare(opened(workdir, None, overrides))
+        ended = training_has_ended(
+            job.run
+        )  # asked before looking: what is saved in between is seen once more
+        todo = [step for step in job.run.steps() if step not in done]
+        for step in todo:
+            _probe_if_there(job, step)
+            done.add(step)
+        if ended and not todo:
+            job.say(f"training has ended, {len(done)} checkpoint(s) probed")
+            return
+        if not todo:
+            wait(every)
+
+
+def _probe_if_there(job: Job, step: int) -> None:
+    try:
+        probe_step(job, step)
+    except CheckpointError:
+        if step in job.run.steps():
+            raise
+        job.say(f"step {step} was deleted before it could be probed (config.checkpoint.keep)")
+
+
+def training_has_ended(run: Run) -> bool:
+    """True when there is a checkpoint of the last step that the run's config asks for."""
+    return max(run.steps(), default=-1) >= build.lengths(run.config).steps
+
+
+# What is printed --------------------------------------------------------------------------------------------
+
+
+def table_text(found: Mapping[str, Any]) -> str:
+    """A row a label: linear accuracy [95% interval] and k-NN accuracy of each kind of feature, in percent."""
+    width = max(len("label"), *map(len, found["labels"]))
+    head = f"{'label':{width}}  chance" + "".join(f"  {name:<25}" for name in COLUMNS)
+    lines = [
+        f"step {found['step']}: test accuracy in % ({found['sizes']['test']:,} images), linear probe "
+        f"[95% interval] and k-NN (k = {found['knn_k']})",
+        head.rstrip(),
+    ]
+    for label, rows in found["labels"].items():
+        cells = "".join(f"  {cell(rows[name]):<25}" for name in COLUMNS)
+        lines.append(f"{label:{width}}  {found['chance'][label]:6.1%}{cells}".rstrip())
+    return "\n".join([*lines, footnote(found)])
+
+
+def cell(scores: Scores) -> str:
+    """71.3 [69.9, 72.7] 65.1"""
+    low, high = scores["linear_ci95"]
+    return f"{scores['linear'] * 100:.1f} [{low * 100:.1f}, {high * 100:.1f}] {scores['knn'] * 100:.1f}"
+
+
+def footnote(found: Mapping[str, Any]) -> str:
+    """What the baselines are."""
+    kinds = found["untrained_features"]
+    which = ", ".join(f"{label} {kind}" for label, kind in kinds.items())
+    if len(set(kinds.values())) == 1:
+        which = next(iter(kinds.values()))
+    side = found["pixels_side"]
+    statistics = found["untrained_statistics"]
+    return (
+        f"untrained: z or pooled features, whichever did better on held-out training images ({which}),\n"
+        f"  with {statistics} BatchNorm statistics; pixels: {side} x {side}; chance: the commonest class"
+    )
+
+
+# The command line -------------------------------------------------------------------------------------------
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Returns the exit status: 0 only when all that was asked for has been probed."""
+    xla_flags.set_up()
+    try:
+        values, overrides = parse(["probe", *(sys.argv[1:] if argv is None else argv)])
+        if values["help"].value:
+            print(f"{__doc__}\n{values.main_module_help() or values.get_help()}")
+            return 0
+        workdir = Path(values["workdir"].value)
+        if values["follow"].value:
+            follow(workdir, overrides, values["every"].value)
+        else:
+            probe_once(workdir, values["step"].value, overrides)
+    except (ValueError, OSError, CheckpointError, flags.Error) as error:
+        print(f"experiments.probe: {error}", file=sys.stderr)
+        return 1
+    return 0
+
+
+def probe_once(workdir: Path, step: int | None, overrides: Mapping[str, Any]) -> None:
+    """Probes one checkpoint. ValueError where there is none."""
+    run = opened(workdir, step, overrides)
+    if run.step is None:
+        raise ValueError(
+            f"{run.checkpoints} has no checkpoint yet: train first, or wait for one with --follow"
+        )
+    probe_step(prepare(run), run.step)
+
+
+def opened(workdir: Path, step: int | None, overrides: Mapping[str, Any]) -> Run:
+    """The run, its config changed by what the command line says."""
+    run = open_run(workdir, step)
+    with run.config.unlocked():
+        run.config.update_from_flattened_dict(overrides)
+    return run
+
+
+def overridable() -> ConfigDict:
+    """The keys of the config that a probe may set; the rest is as it was trained."""
+    return ConfigDict({"probe": default.get_config().probe, "data": {"dir": ""}})
+
+
+def parse(argv: list[str]) -> tuple[flags.FlagValues, dict[str, Any]]:
+    """The flags, and {"probe.knn_k": 5, ...}; flags.Error for what is unknown or missing."""
+    values = flags.FlagValues()
+    flags.DEFINE_string("workdir", None, "Folder of the run.", flag_values=values)
+    flags.DEFINE_bool("help", False, "Show this and end.", short_name="h", flag_values=values)
+    flags.DEFINE_integer("step", None, "Checkpoint (default: the newest).", flag_values=values)
+    flags.DEFINE_bool(
+        "follow", False, "Probe each new checkpoint until training has ended.", flag_values=values
+    )
+    flags.DEFINE_float("every", 10.0, "Seconds between looks with --follow.", 0.1, flag_values=values)
+    config_flags.DEFINE_config_dict("config", overridable(), flag_values=values, sys_argv=argv)
+    rest = values(argv)[1:]
+    if rest:
+        raise flags.Error(f"unexpected arguments: {' '.join(rest)}")
+    if values["workdir"].value is None and not values["help"].value:
+        raise flags.Error("--workdir=DIR is missing: the folder of a run of experiments.train")
+    if values["follow"].value and values["step"].value is not None:
+        raise flags.Error("--step and --follow exclude each other: leave one of them out")
+    return values, config_flags.get_override_values(values["config"])
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,180 @@
+"""What a probe of a run is made of: which images, their features, the scores of these."""
+
+import dataclasses
+import hashlib
+import json
+import math
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from ml_collections import ConfigDict
+from tqdm import tqdm
+
+from data.errors import DataError
+from data.pipeline import evaluation_batches
+from data.sources import DataSet
+from experiments import build, runs
+from experiments.runs import Run
+from soda_jax.evaluation.features import Encode, Extractor, Table
+from soda_jax.evaluation.linear_probe import LinearProbe
+from soda_jax.evaluation.scores import Scores, Settings, measure
+from soda_jax.types import Batch, Tree
+
+FEATURES = ("z", "pooled")
+LINE_EVERY = 20.0  # seconds between lines of progress where there is no terminal
+SPLITS = ("train", "test")
+
+Say = Callable[[str], None]
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Job:
+    """A run, and what it is probed with."""
+
+    run: Run
+    dataset: DataSet
+    settings: Settings
+    say: Say = print
+
+    @property
+    def probe(self) -> ConfigDict:
+        """config.probe."""
+        return self.run.config.probe
+
+    @property
+    def folder(self) -> Path:
+        """Where results go."""
+        return self.run.workdir / "probe"
+
+
+def prepare(run: Run, say: Say = print) -> Job:
+    """Whatever is wrong with the config or the data is found here, before anything is computed.
+
+    Raises ValueError (or DataError) for values out of range, data without labels, a missing test split.
+    """
+    settings, dataset = settings_of(run.config), build.dataset(run.config)
+    dataset.split("test")
+    if not dataset.labels:
+        raise DataError(
+            f"data set {dataset.name!r} has no labels, so there is nothing to probe: prepare it from folders "
+            "train/<class>/ and test/<class>/, or train on a labelled data set"
+        )
+    return Job(run=run, dataset=dataset, settings=settings, say=say)
+
+
+def settings_of(config: ConfigDict) -> Settings:
+    """config.probe as an object."""
+    c = config.probe
+    for name in ("batch", "knn_k"):
+        if c[name] < 1:
+            raise ValueError(f"config.probe.{name} must be 1 or more, found {c[name]}")
+    for name in ("max_train", "max_test"):
+        if c[name] < 0:
+            raise ValueError(f"config.probe.{name} must be 0 (all) or more, found {c[name]}")
+    names = ("learning_rates", "weight_decays", "images", "holdout", "seed")
+    return Settings(linear=LinearProbe(**{name: c[name] for name in names}), knn_k=c.knn_k)
+
+
+# Features -----------------------------------------------------------------------------------------------
+
+
+def chosen_images(job: Job, split: str, limit: int) -> np.ndarray:
+    """Numbers of the images of a split that are used, ascending; the same ones every time."""
+    count = len(job.dataset.split(split)) * job.dataset.views
+    if not 0 < limit < count:
+        return np.arange(count)
+    rng = np.random.default_rng([job.probe.seed, SPLITS.index(split)])
+    return np.sort(rng.choice(count, limit, replace=False))
+
+
+def batches(job: Job, split: str, images: np.ndarray, augment: bool = False) -> Iterator[Batch]:
+    """These images of a split, as the encoder sees them; with progress."""
+    c = job.run.config.data
+    stream = evaluation_batches(
+        job.dataset,
+        split,
+        batch=job.probe.batch,
+        image_size=c.source_size,
+        channels=c.channels,
+        augment=build.views(job.run.config) if augment else None,
+        seed=job.probe.seed,
+        indices=images,
+        threads=c.threads,
+        prefetch=c.prefetch,
+    )
+    what = f"{split}{', augmented' if augment else ''}"
+    with stream:
+        yield from shown(stream, what, math.ceil(len(images) / job.probe.batch), job.say)
+
+
+def shown(items: Iterable[Batch], what: str, total: int, say: Say) -> Iterator[Batch]:
+    """A bar on a terminal; elsewhere a line now and then."""
+    with tqdm(items, desc=f"encoding {what}", total=total, unit=" batches", leave=False, disable=None) as bar:
+        last = time.monotonic()
+        for number, item in enumerate(bar):
+            if bar.disable and time.monotonic() - last > LINE_EVERY:
+                last = time.monotonic()
+                say(f"  encoding {what}: {number} of {total} batches")
+            yield item
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Tables:
+    """One encoder's features of everything that is probed."""
+
+    train: Table
+    test: Table
+    augmented: Table | None
+
+
+def tables(job: Job, encode: Encode, variables: Tree, names: tuple[str, ...]) -> Tables:
+    """One pass over train and over test, and one over train with augmentation if the config asks for it."""
+    train_images = chosen_images(job, "train", job.probe.max_train)
+    test_images = chosen_images(job, "test", job.probe.max_test)
+    extractor, views = Extractor(encode, names), job.dataset.views
+    augmented = batches(job, "train", train_images, True) if job.probe.augment else None
+    return Tables(
+        train=extractor(variables, batches(job, "train", train_images), views),
+        test=extractor(variables, batches(job, "test", test_images), views),
+        augmented=extractor(variables, augmented, views) if augmented else None,
+    )
+
+
+def measured(job: Job, found: Tables, feature: str, name: str) -> dict[str, Scores]:
+    """label -> scores of one feature; says how long it took."""
+    start = time.monotonic()
+    labels = job.dataset.labels
+    scores = measure(found.train, found.test, feature, labels, job.settings, found.augmented)
+    width, heads = found.train.features[feature].shape[1], len(job.settings.linear.grid())
+    seconds = time.monotonic() - start
+    job.say(
+        f"  {name}: {heads} heads and k-NN for {len(labels)} label(s) on {width} features, {seconds:.1f} s"
+    )
+    return scores
+
+
+def by_label(scores: Mapping[str, Mapping[str, Scores]]) -> dict[str, dict[str, Scores]]:
+    """feature -> label -> scores, turned into label -> feature -> scores."""
+    labels = next(iter(scores.values()))
+    return {label: {feature: rows[label] for feature, rows in scores.items()} for label in labels}
+
+
+def settings_hash(job: Job) -> str:
+    """Of the config's keys and the data that a probe depends on."""
+    config = runs.plain(job.run.config)
+    kept = {name: config[name] for name in ("seed", "method", "model", "data", "probe")}
+    for name in ("dir", "workers", "threads", "prefetch"):
+        del kept["data"][name]
+    text = json.dumps([kept, job.dataset.manifest], sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Whole or not at all."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.with_suffix(".part")
+    part.write_text(json.dumps(value, indent=2) + "\n")
+    part.replace(path)
