@@ -82,10 +82,19 @@ def _middle_box(height: int, width: int, ratio: tuple[float, float]) -> Box:
 
 
 def resized_crop(image: np.ndarray, box: Box, size: int) -> np.ndarray:
-    """The box, scaled to `size` x `size`: averaged over areas when shrunk to half or less, else linear."""
+    """The box, scaled to `size` x `size`: linearly, after averaging where it is shrunk to half or less."""
     part = image[box.top : box.top + box.height, box.left : box.left + box.width]
-    shrunk = min(box.height, box.width) >= 2 * size
-    return cv2.resize(part, (size, size), interpolation=cv2.INTER_AREA if shrunk else cv2.INTER_LINEAR)
+    down, right = max(1, box.height // size), max(1, box.width // size)
+    if down > 1 or right > 1:
+        part = _block_means(part, down, right)
+    return cv2.resize(part, (size, size), interpolation=cv2.INTER_LINEAR)
+
+
+def _block_means(image: np.ndarray, down: int, right: int) -> np.ndarray:
+    """Means of blocks of down x right pixels: 2 to 6 times as fast as OpenCV's averaging over other areas."""
+    height, width = image.shape[0] // down, image.shape[1] // right
+    whole = image[: height * down, : width * right]
+    return cv2.resize(whole, (width, height), interpolation=cv2.INTER_AREA)
 
 
 def centre_crop(image: np.ndarray, size: int) -> np.ndarray:
@@ -105,35 +114,43 @@ def flip(image: np.ndarray) -> np.ndarray:
 # Geometry ---------------------------------------------------------------------------------------------
 
 
-def _warp(image: np.ndarray, matrix: list[list[float]]) -> np.ndarray:
-    return cv2.warpAffine(image, np.array(matrix, np.float32), image.shape[1::-1], flags=_WARP)
+def _warp(image: np.ndarray, matrix: np.ndarray) -> np.ndarray:
+    """Output (x, y) is input matrix (x, y, 1). Four channels take OpenCV half of the time of three."""
+    if image.ndim == 2:
+        return cv2.warpAffine(image, matrix, image.shape[::-1], flags=_WARP)
+    warped = cv2.warpAffine(cv2.cvtColor(image, cv2.COLOR_RGB2RGBA), matrix, image.shape[1::-1], flags=_WARP)
+    return cv2.cvtColor(warped, cv2.COLOR_RGBA2RGB)
 
 
 def shear_x(image: np.ndarray, level: float) -> np.ndarray:
     """Rows slide by level x y pixels."""
-    return _warp(image, [[1, level, 0], [0, 1, 0]])
+    return _warp(image, np.array([[1.0, level, 0], [0, 1, 0]]))
 
 
 def shear_y(image: np.ndarray, level: float) -> np.ndarray:
     """Columns slide by level x x pixels."""
-    return _warp(image, [[1, 0, 0], [level, 1, 0]])
+    return _warp(image, np.array([[1.0, 0, 0], [level, 1, 0]]))
 
 
 def translate_x(image: np.ndarray, share: float) -> np.ndarray:
     """Moves right by the whole pixels in share x width."""
-    return _warp(image, [[1, 0, -int(share * image.shape[1])], [0, 1, 0]])
+    moved, pixels, width = np.zeros_like(image), int(share * image.shape[1]), image.shape[1]
+    moved[:, max(pixels, 0) : width + pixels] = image[:, max(-pixels, 0) : width - pixels]
+    return moved
 
 
 def translate_y(image: np.ndarray, share: float) -> np.ndarray:
     """Moves down by the whole pixels in share x height."""
-    return _warp(image, [[1, 0, 0], [0, 1, -int(share * image.shape[0])]])
+    moved, pixels, height = np.zeros_like(image), int(share * image.shape[0]), image.shape[0]
+    moved[max(pixels, 0) : height + pixels] = image[max(-pixels, 0) : height - pixels]
+    return moved
 
 
 def rotate(image: np.ndarray, degrees: float) -> np.ndarray:
     """Turns counter-clockwise about the middle."""
     height, width = image.shape[:2]
-    matrix = cv2.getRotationMatrix2D(((width - 1) / 2, (height - 1) / 2), degrees, 1.0)
-    return cv2.warpAffine(image, matrix, (width, height), flags=cv2.INTER_LINEAR)
+    middle = ((width - 1) / 2, (height - 1) / 2)
+    return _warp(image, cv2.getRotationMatrix2D(middle, -degrees, 1.0))
 
 
 # Colour -----------------------------------------------------------------------------------------------

@@ -67,6 +67,12 @@ def test_shrinking_averages():
     assert np.abs(augment.centre_crop(board, 8).astype(int) - 128).max() <= 1
 
 
+def test_each_axis_is_averaged_by_itself():
+    stripes = np.broadcast_to((np.arange(96) % 2 * 255).astype(np.uint8), (32, 96))
+    assert np.abs(augment.resized_crop(stripes, augment.Box(0, 0, 32, 96), 32).astype(int) - 128).max() <= 43
+    assert np.ptp(augment.resized_crop(stripes, augment.Box(0, 0, 32, 64), 32)) <= 1
+
+
 def test_the_centre_crop_is_the_middle_square():
     image = ramp(20, 32)
     np.testing.assert_array_equal(augment.centre_crop(image, 20), image[:, 6:26])
@@ -89,6 +95,7 @@ def test_translations_move_by_whole_pixels():
     np.testing.assert_array_equal(augment.translate_x(image, -full)[:, :-36], image[:, 36:])
     np.testing.assert_array_equal(augment.translate_y(image, full)[45:], image[:-45])  # int(100 x 150 / 331)
     np.testing.assert_array_equal(augment.translate_y(image, -full)[:-45], image[45:])
+    np.testing.assert_array_equal(augment.translate_y(augment.translate_x(image, 0.001), -0.001), image)
 
 
 def test_shears_slide_rows_and_columns():
