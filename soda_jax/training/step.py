@@ -34,7 +34,7 @@ def make_step(
     def step(state: TrainState, batch: Batch) -> tuple[TrainState, dict]:
         keys = step_keys(seed, state.step, batch_size(batch))
         loss, metrics, batch_stats, grads = accumulate(method, state, batch, keys, accumulation)
-        norm = optax.global_norm(grads)
+        norm = optax.tree.norm(grads)
         finite = jnp.isfinite(loss) & jnp.isfinite(norm)
         update = finite & (state.failed_step < 0)
         metrics = {**metrics, "loss": loss, "grad_norm": norm, "finite": finite}
