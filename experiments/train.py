@@ -48,7 +48,7 @@ def main(argv: list[str]) -> None:
             use_compilation_cache(_CONFIG.value)
             end = run(prepare(_CONFIG.value, Path(_WORKDIR.value)), stop, say)
         except (ValueError, OSError, CheckpointError) as error:
-            logging.info("where it happened", exc_info=True)  # shown with --verbosity=0
+            logging.info("where it happened", exc_info=True)  # shown with --verbosity=1
             raise SystemExit(f"error: {error}") from error
     if end.kind == "diverged":
         raise SystemExit(1)
@@ -171,8 +171,8 @@ def use_compilation_cache(config: ConfigDict) -> None:
 
 
 def quiet_libraries() -> None:
-    """Their notes are shown with --verbosity=0."""
-    if flags.FLAGS["verbosity"].using_default_value:
+    """Their notes are shown with --verbosity=1; app.run() has raised an unset verbosity to INFO."""
+    if flags.FLAGS.verbosity == logging.INFO:
         logging.set_verbosity(logging.WARNING)
 
 

@@ -6,7 +6,7 @@ then the checkpoint; so a checkpoint holds the sums as the log left them, and go
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, Protocol
+from typing import Any, Literal, Protocol, runtime_checkable
 
 import jax
 import numpy as np
@@ -54,17 +54,12 @@ class Hook:
     run: Callable[[TrainState, int], Mapping[str, Any] | None]
 
 
+@runtime_checkable
 class Saver(Protocol):
     """What keeps checkpoints."""
 
     def save(self, step: int, state: TrainState, progress: dict[str, Any]) -> None:
         """Takes a copy at once, writes it when it likes."""
-
-
-class Stop(Protocol):
-    """What may ask for an early end."""
-
-    requested: str | None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -76,7 +71,7 @@ class Parts:
     record: Callable[[dict[str, Any]], None]  # called with each record
     advance: Callable[[int], None]  # called with the images of each step
     checkpoints: Saver
-    stop: Stop
+    stop: Callable[[], bool]  # asked once a step: shall we end here?
     hooks: Sequence[Hook] = ()
 
 
@@ -133,7 +128,7 @@ def fetch(batches: Iterator[Batch], parts: Parts, ledger: Ledger) -> Batch | Non
         with ledger.clock.waiting():
             return parts.put(next(batches))
     except Exception:
-        if parts.stop.requested:  # Ctrl-C reaches the data workers as well, and they just die
+        if parts.stop():  # Ctrl-C reaches the data workers as well, and they just die
             return None
         raise
 
@@ -185,8 +180,8 @@ def save(state: TrainState, step: int, parts: Parts, ledger: Ledger) -> None:
 def must_stop(step: int, parts: Parts, lengths: Lengths) -> bool:
     """True once a stop is asked for; several processes agree on it where a record is due."""
     if process_count() == 1:
-        return parts.stop.requested is not None
-    return lengths.logs(step) and any_process(parts.stop.requested is not None)
+        return parts.stop()
+    return lengths.logs(step) and any_process(parts.stop())
 
 
 def stopped(

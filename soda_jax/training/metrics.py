@@ -6,8 +6,6 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from tensorboardX import SummaryWriter
-
 from soda_jax.parallel.processes import is_main
 
 Record = Mapping[str, Any]
@@ -25,7 +23,7 @@ class MetricWriter:
         path.parent.mkdir(parents=True, exist_ok=True)
         keep_until(path, after_step)
         self._file = path.open("a", encoding="utf-8")
-        self._board = SummaryWriter(str(path.parent / "tensorboard"), purge_step=after_step + 1)
+        self._board = open_board(path.parent / "tensorboard", after_step)
 
     def __enter__(self) -> "MetricWriter":
         return self
@@ -49,6 +47,13 @@ class MetricWriter:
             if sink is not None:
                 sink.close()
         self._file = self._board = None
+
+
+def open_board(folder: Path, after_step: int) -> Any:
+    """TensorBoard's writer; what it has of later steps is hidden."""
+    from tensorboardX import SummaryWriter  # here, for it loads PyTorch where that is installed: seconds
+
+    return SummaryWriter(str(folder), purge_step=after_step + 1)
 
 
 def finite(record: Record) -> dict[str, Any]:

@@ -18,6 +18,10 @@ class StopRequest:
         self._before = {number: signal.signal(number, self._handle) for number in SIGNALS}
         return self
 
+    def __call__(self) -> bool:
+        """True once a signal has come."""
+        return self.requested is not None
+
     def __exit__(self, kind, error, traceback) -> None:
         for number, handler in self._before.items():
             signal.signal(number, handler)
