@@ -91,8 +91,8 @@ def _read_idx(folder: pathlib.Path, name: str, magic: int, shape: tuple[int, ...
     path = _find(folder, name)
     content = _read(path)
     offset = 4 * (2 + len(shape))
-    header = np.frombuffer(content[:offset], ">i4")
-    if len(content) < offset or header[0] != magic or tuple(header[2:]) != shape:
+    header = np.frombuffer(content[:offset].ljust(offset, b"\0"), ">i4")
+    if header[0] != magic or tuple(header[2:]) != shape:
         raise DataError(f"{path} is not the IDX file {name} of Fashion-MNIST: fetch it again")
     expected = offset + int(header[1]) * int(np.prod(shape))
     if len(content) != expected:

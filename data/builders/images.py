@@ -70,10 +70,12 @@ def _orientation(image: Image.Image) -> int:
 
 
 def _convert(image: Image.Image, channels: int) -> bytes:
-    plain = _flatten(ImageOps.exif_transpose(image), channels)
-    buffer = io.BytesIO()
     # A photograph stays a JPEG (a PNG would be ten times as large); all else keeps every bit.
-    plain.save(buffer, **({"format": "JPEG", "quality": 95} if image.format == "JPEG" else {"format": "PNG"}))
+    jpeg = {"format": "JPEG", "quality": 95, "subsampling": 0}
+    buffer = io.BytesIO()
+    _flatten(ImageOps.exif_transpose(image), channels).save(
+        buffer, **(jpeg if image.format == "JPEG" else {"format": "PNG"})
+    )
     return buffer.getvalue()
 
 

@@ -87,7 +87,7 @@ def _solid(scene: Scene, start, rays, depth) -> np.ndarray:
 def _hits(solid: Solid, start, rays, depth) -> tuple[np.ndarray, np.ndarray]:
     """Lengths [n] of local rays [3, n], and how much they hit, 0..1. The few that graze get a second round.
 
-    The hit fades over a fraction of a pixel: so a last bit, which differs between processors, changes nothing.
+    The hit fades over a fraction of a pixel: a last bit, which differs between processors, changes nothing.
     """
     depth, gap = _march(solid, start, rays, depth, _FINE_STEPS)
     slow = np.flatnonzero((gap >= _NEAR) & (gap < _GRAZING))
