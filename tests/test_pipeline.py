@@ -7,9 +7,10 @@ import numpy as np
 import pytest
 import tensorflow_datasets as tfds
 
+from data import prepare
 from data.draws import tapes
 from data.errors import DataError
-from data.pipeline import training_batches
+from data.pipeline import evaluation_batches, training_batches
 from data.sources import open_data_set
 from data.views import Views, decode
 from tests import prepared_data as prepared
@@ -207,3 +208,23 @@ def test_a_damaged_image_stops_the_stream_with_its_own_error(tmp_path, threads):
     stream = training_batches(open_data_set("damaged", tmp_path), VIEWS, batch=4, seed=0, threads=threads)
     with stream, pytest.raises(DataError, match=r"cannot be decoded.*config\.data\.dir"):
         next(stream)
+
+
+def test_a_folder_of_images_goes_all_the_way(tmp_path):
+    """`python -m data.prepare folder`, then batches: images of several sizes and kinds, by class."""
+    for place, shape in (("train/a/1", (40, 30, 3)), ("train/b/2", (64, 64, 1)), ("test/b/3", (32, 99, 3))):
+        path = tmp_path / "images" / f"{place}.png"
+        path.parent.mkdir(parents=True)
+        path.write_bytes(prepared.png(prepared.noise(7, *shape)))
+    assert (
+        prepare.main(["folder", f"--source={tmp_path}/images", "--name=mine", f"--data_dir={tmp_path}/data"])
+        == 0
+    )
+    dataset = open_data_set("mine", tmp_path / "data")
+    assert dataset.label_names == {"label": ["a", "b"]} and dataset.image_shape[2] == 3
+    with training_batches(
+        dataset, Views(image_size=32, source_size=24), batch=2, seed=0, threads=0
+    ) as stream:
+        assert sorted(next(stream)["index"].tolist()) == [0, 1]
+    with evaluation_batches(dataset, "test", batch=1, image_size=32, channels=3) as stream:
+        assert next(stream)["labels"]["label"].tolist() == [1]
