@@ -1,5 +1,7 @@
 """Networks small enough that a test compiles them in a second, behind the seams of the real ones."""
 
+import functools
+
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
@@ -7,6 +9,9 @@ import numpy as np
 
 from soda_jax.diffusion.schedules import Schedule
 from soda_jax.methods.soda import SODA
+from soda_jax.training.optimizer import OptimizerConfig, make_optimizer
+from soda_jax.training.state import create
+from soda_jax.training.step import make_step
 
 SIZE = 8
 
@@ -66,3 +71,32 @@ def batch(size=16, channels=1, seed=0):
 def spec(of):
     """The spec of a batch."""
     return {name: jax.ShapeDtypeStruct(x.shape, x.dtype) for name, x in of.items()}
+
+
+@functools.cache
+def variables(method):
+    """Fresh variables of a method; made once a test process."""
+    return jax.jit(lambda key: method.init(key, spec(batch())))(jax.random.key(0))
+
+
+def optimizer(**changes):
+    """AdamW at a rate that tiny networks like."""
+    return make_optimizer(
+        OptimizerConfig(**{"learning_rate": 3e-3, "total_images": 1600, "batch": 16, **changes})
+    )
+
+
+@functools.cache
+def _state(method):
+    return jax.jit(lambda key: create(method, optimizer(), key, spec(batch())))(jax.random.key(0))
+
+
+def state(method):
+    """A fresh state of its own, to be donated."""
+    return jax.tree.map(jnp.copy, _state(method))
+
+
+@functools.cache
+def step(method, accumulation=1):
+    """The jitted step; it donates its state."""
+    return jax.jit(make_step(method, optimizer(), 0.99, accumulation, seed=0), donate_argnums=0)

@@ -86,7 +86,7 @@ class SODA:
         if train:
             z = drop(z, draw_mask(stream(keys, MASK), self.sections, self.mask_section, self.mask_all))
         loss = jnp.mean(self.loss_given_latent(variables, z, batch, keys, train))
-        metrics = {"z_rms": jnp.sqrt(jnp.mean(jnp.square(z)))}
+        metrics = {"z_square": jnp.mean(jnp.square(z))}
         return loss, {"metrics": metrics, "batch_stats": batch_stats}
 
     def loss_given_latent(

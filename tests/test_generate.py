@@ -1,0 +1,78 @@
+"""Sampling from z: guidance by all or by chosen sections, at weight 0 and by hand."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from soda_jax.diffusion.process import convert
+from soda_jax.diffusion.samplers import Sampler
+from soda_jax.methods.soda import drop, keep_all_but
+from tests import tiny
+
+METHOD = tiny.soda()
+ONE_STEP = Sampler(steps=1, clip_x0=False)
+Z = jax.random.normal(jax.random.key(5), (4, 3, 2))
+
+
+def generate(sampler=ONE_STEP, method=METHOD, **options):
+    variables = tiny.variables(METHOD)
+    return method.generate(variables, Z, sampler, jax.random.key(6), (8, 8, 1), **options)
+
+
+@pytest.mark.parametrize("sections", [None, (1,)])
+def test_guidance_of_weight_zero_is_the_conditional_sample(sections):
+    np.testing.assert_array_equal(generate(), generate(guidance=0.0, guide_sections=sections))
+
+
+def test_guidance_that_drops_nothing_changes_nothing():
+    np.testing.assert_allclose(generate(), generate(guidance=3.0, guide_sections=()), atol=1e-4)
+
+
+@pytest.mark.parametrize("sections", [None, (0, 2), (1,)])
+def test_guidance_drops_the_chosen_sections_only(sections):
+    """One step from t = 1, by hand: x0 = (noise - sigma eps) / alpha."""
+    noise, t, weight = jax.random.normal(jax.random.key(7), (4, 8, 8, 1)), jnp.ones(4), 0.7
+    chosen = (0, 1, 2) if sections is None else sections
+    without = np.array(Z)
+    without[:, list(chosen)] = 0
+    variables = tiny.variables(METHOD)
+    with_z, without_z = (METHOD.denoise(variables, noise, t, jnp.asarray(z)) for z in (Z, without))
+    eps = (1 + weight) * with_z - weight * without_z
+    alpha, sigma = METHOD.schedule.alpha(t)[0], METHOD.schedule.sigma(t)[0]
+    found = generate(guidance=weight, guide_sections=sections, noise=noise)
+    np.testing.assert_allclose(alpha * found, noise - sigma * eps, atol=1e-4)
+    assert jnp.abs(found - generate(noise=noise)).max() > 1e-3
+
+
+def test_the_noise_comes_from_the_key_unless_it_is_given():
+    noise = jax.random.normal(jax.random.split(jax.random.key(6))[0], (4, 8, 8, 1))
+    np.testing.assert_array_equal(generate(), generate(noise=noise))
+    assert jnp.abs(generate() - generate(noise=-noise)).max() > 0.1
+
+
+@pytest.mark.parametrize("kind", ["x0", "v"])
+def test_the_denoiser_speaks_of_eps_whatever_it_predicts(kind):
+    xt, t = jax.random.normal(jax.random.key(8), (4, 8, 8, 1)), jnp.full(4, 0.5)
+    variables = tiny.variables(METHOD)
+    said = METHOD.denoise(variables, xt, t, Z)
+    expected = convert(said, kind, "eps", xt, METHOD.schedule.logsnr(t))
+    np.testing.assert_allclose(tiny.soda(prediction=kind).denoise(variables, xt, t, Z), expected, rtol=1e-5)
+    assert jnp.abs(said - expected).max() > 0.1
+
+
+def test_every_step_is_reported():
+    seen = []
+    images = generate(Sampler(steps=3), on_step=seen.append)
+    jax.block_until_ready(images)
+    jax.effects_barrier()
+    assert sorted(seen) == [0, 1, 2]
+    assert images.shape == (4, 8, 8, 1) and jnp.abs(images).max() <= 1
+
+
+def test_sections_to_drop_are_named_by_their_numbers():
+    np.testing.assert_array_equal(keep_all_but(3, (2,)), [True, True, False])
+    assert not keep_all_but(3, None).any() and keep_all_but(3, ()).all()
+    np.testing.assert_array_equal(drop(Z, keep_all_but(3, (2,))[None])[:, 2], 0.0)
+    with pytest.raises(ValueError, match=r"guide_sections must lie in 0..2, found \[3\]"):
+        generate(guide_sections=(1, 3))
