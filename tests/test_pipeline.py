@@ -139,7 +139,7 @@ def test_closing_ends_the_threads_and_may_be_repeated():
     first = next(stream)
     stream.close()
     stream.close()
-    deadline = time.monotonic() + 10  # a batch under way is finished first
+    deadline = time.monotonic() + 60  # a batch under way is finished first
     while threading.active_count() > before and time.monotonic() < deadline:
         time.sleep(0.01)
     assert threading.active_count() <= before
