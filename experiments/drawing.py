@@ -9,13 +9,15 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
+from ml_collections import ConfigDict
 from tqdm import tqdm
 
 from experiments import build
-from experiments.runs import Run
 from soda_jax.methods.base import to_uint8
+from soda_jax.methods.soda import SODA
 from soda_jax.parallel.mesh import make_mesh
 from soda_jax.parallel.sharding import batch_sharding, replicated
+from soda_jax.types import Tree
 
 MOST = 32  # images drawn at once on one device
 
@@ -36,11 +38,11 @@ Encode = Callable[[np.ndarray], np.ndarray]  # uint8 [n, h, w, c] -> z [n, s, d]
 Paint = Callable[[Sequence[Draw]], list[np.ndarray]]  # -> uint8 [rows, columns, h, w, c] for each
 
 
-def draw(run: Run, seed: int) -> tuple[Encode, Paint]:
-    """The two functions of the run's EMA model at its step; all drawings of one call share their batches."""
+def draw(config: ConfigDict, method: SODA, variables: Tree, seed: int) -> tuple[Encode, Paint]:
+    """The two functions of a trained model; all drawings of one call of `paint` share their batches."""
     mesh = make_mesh(devices=jax.local_devices())
-    variables = jax.device_put(run.ema_variables(), replicated(mesh))
-    data, latent = run.config.data, jax.jit(run.method.latent)
+    variables = jax.device_put(variables, replicated(mesh))
+    data, latent = config.data, jax.jit(method.latent)
     shape = (data.image_size, data.image_size, data.channels)
 
     def encode(images: np.ndarray) -> np.ndarray:
@@ -50,8 +52,8 @@ def draw(run: Run, seed: int) -> tuple[Encode, Paint]:
         z = np.concatenate([job.z.reshape(-1, *job.z.shape[2:]) for job in jobs])
         noise = np.concatenate([job.noise.ravel() for job in jobs])
         size, rounds = batch_size(len(z), mesh.size)
-        with Steps(len(z), rounds * run.config.samples.steps) as steps:
-            generate = generator(run, shape, seed, steps.advance)
+        with Steps(len(z), rounds * config.samples.steps) as steps:
+            generate = generator(config, method, shape, seed, steps.advance)
             drawn = in_batches(lambda *part: generate(variables, *part), (z, noise), mesh, size)
         parts = np.split(drawn, np.cumsum([job.count for job in jobs])[:-1])
         return [part.reshape(*job.noise.shape, *shape) for part, job in zip(parts, jobs, strict=True)]
@@ -59,14 +61,16 @@ def draw(run: Run, seed: int) -> tuple[Encode, Paint]:
     return encode, paint
 
 
-def generator(run: Run, shape: tuple[int, int, int], seed: int, on_step: Callable) -> Callable:
+def generator(
+    config: ConfigDict, method: SODA, shape: tuple[int, int, int], seed: int, on_step: Callable
+) -> Callable:
     """(variables, z [b, s, d], noise numbers [b]) -> uint8 [b, h, w, c], compiled."""
-    sampler, guidance, root = build.sampler(run.config), run.config.samples.guidance, jax.random.key(seed)
+    sampler, guidance, root = build.sampler(config), config.samples.guidance, jax.random.key(seed)
 
     def generate(variables, z, numbers):
         noise = jax.vmap(lambda i: jax.random.normal(jax.random.fold_in(root, i), shape))(numbers)
         fresh = jax.random.fold_in(root, 2**31 - 1)  # no noise has this number
-        images = run.method.generate(
+        images = method.generate(
             variables, z, sampler, fresh, shape, guidance=guidance, noise=noise, on_step=on_step
         )
         return to_uint8(images)

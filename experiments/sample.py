@@ -81,7 +81,7 @@ def pictures(run: Run, count: int, seed: int) -> dict[str, list[tuple[str, Any]]
     couples = partners([source[i]["labels"] for i in chosen])[:PAIRS]
     seen = two_views(source, chosen[:count], build.views(run.config), seed)
     plain = plain_views(source, chosen, run.config.data)
-    encode, paint = draw(run, seed)
+    encode, paint = draw(run.config, run.method, run.ema_variables(), seed)
     z_seen, z_plain = encode(seen["source"]), encode(plain["source"])
     jobs = [view_job(z_seen), interpolation_job(z_plain, couples), section_job(z_plain, couples)]
     views, frames, swaps = paint(jobs)
