@@ -5,7 +5,15 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from soda_jax.nn.conv import Conv, convolve, depth_to_space, space_to_depth, upsample
+from soda_jax.nn.conv import (
+    Conv,
+    convolve,
+    convolve_by_product,
+    convolve_by_xla,
+    depth_to_space,
+    space_to_depth,
+    upsample,
+)
 from tests.arrays import normal, random_variables
 
 
@@ -25,6 +33,31 @@ def test_convolution_is_the_sum_over_windows(kernel, stride, size):
     np.testing.assert_allclose(
         convolve(x, weights, stride), by_definition(x, weights, stride), rtol=1e-4, atol=1e-4
     )
+
+
+@pytest.mark.parametrize(
+    ("kernel", "stride", "size"), [(1, 2, 7), (3, 1, 2), (3, 2, 4), (3, 2, 5), (7, 2, 8)]
+)
+def test_both_ways_to_convolve_and_their_gradients_agree(kernel, stride, size):
+    x, weights = normal(2, size, size, 3), normal(kernel, kernel, 3, 4, seed=1)
+
+    def with_gradients(way):
+        y, pull = jax.vjp(lambda *args: way(*args, stride), x, weights)
+        return y, pull(jnp.cos(y))
+
+    jax.tree.map(
+        lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-4),
+        with_gradients(convolve_by_product),
+        with_gradients(convolve_by_xla),
+    )
+
+
+def test_few_pixels_are_a_matrix_product_on_a_cpu_and_a_convolution_elsewhere():
+    function, arguments = jax.jit(lambda x, k: convolve(x, k, 1)), (normal(2, 4, 4, 3), normal(3, 3, 3, 4))
+    assert (
+        "stablehlo.convolution" not in function.trace(*arguments).lower(lowering_platforms=("cpu",)).as_text()
+    )
+    assert "stablehlo.convolution" in function.trace(*arguments).lower(lowering_platforms=("tpu",)).as_text()
 
 
 def test_module_convolves_and_adds_its_bias():
