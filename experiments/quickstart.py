@@ -47,6 +47,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     except Stopped as stop:
         print(f"experiments.quickstart: {stop}", file=sys.stderr)
         return stop.status
+    except KeyboardInterrupt:  # between two stages: a running one gets the signal, and ends as Stopped
+        return 128 + signal.SIGINT
     page = (workdir / "report.html").resolve()
     print(f"\nDone in {clock(time.monotonic() - started)}. Open {page} in a browser.")
     return 0
