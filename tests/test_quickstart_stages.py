@@ -1,4 +1,4 @@
-"""The quickstart composes the public mains: the right commands in the right order, each while it is needed."""
+"""The quickstart composes the public mains: the right commands in the right order, each only while needed."""
 
 import signal
 import subprocess
