@@ -45,7 +45,7 @@ def write_metrics(folder: Path, steps: int, monitor: bool) -> None:
     rng, lines = np.random.default_rng(0), []
     for step in range(5, steps + 1, 5):
         row = {"step": step, "images": step * BATCH, "loss": 0.06 + np.exp(-step / 60) + 0.02 * rng.random()}
-        row |= {"data_wait": 0.02 + 0.01 * rng.random()}
+        row |= {"data_wait": 0.02 + 0.01 * rng.random(), "seconds": 0.3 * step}
         lines.append(row | {"images_per_second": 100 + 8 * rng.random(), "grad_norm": rng.random()})
         if monitor and step % 50 == 0:
             lines.append({"step": step, "images": step * BATCH} | monitor_reading(step / steps))

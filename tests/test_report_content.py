@@ -81,9 +81,11 @@ def test_figures_are_those_of_the_run(record):
     assert figures["training time"] == "3.8 min"
 
 
-@pytest.mark.parametrize(("images", "words"), [(60.0, "1 min"), (6000.0, "1.67 h"), (None, "")])
-def test_training_time_is_told_in_minutes_or_hours(images, words):
-    assert summary.duration(images, [1.0] * 3) == words
+@pytest.mark.parametrize(
+    ("seconds", "words"), [(12.3, "12 s"), (60.0, "1 min"), (6000.0, "1.67 h"), (None, "")]
+)
+def test_training_time_is_told_in_a_fitting_unit(seconds, words):
+    assert summary.duration(seconds) == words
 
 
 def test_the_best_of_each_row_is_marked_once_for_each_kind(record):

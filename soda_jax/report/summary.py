@@ -38,7 +38,7 @@ def figures(record: RunRecord) -> dict[str, str]:
     (_, speeds), (_, waits) = (column(record.metrics, name) for name in ("images_per_second", "data_wait"))
     known = {
         "images trained on": f"{images:,.0f}" if images else "",
-        "training time": duration(images, speeds),
+        "training time": duration(last(record.metrics, "seconds")),
         "images per second": short(median(speeds)) if speeds else "",
         "waiting for data": f"{sum(waits) / len(waits):.0%}" if waits else "",
         "loss (last twentieth)": f"{loss:.3g}" if loss is not None else "",
@@ -54,12 +54,13 @@ def recent_loss(record: RunRecord) -> float | None:
     return sum(recent) / len(recent) if recent else None
 
 
-def duration(images: float | None, speeds: Sequence[float]) -> str:
-    """About how long training took, from the median speed."""
-    if not images or not speeds or median(speeds) <= 0:
+def duration(seconds: float | None) -> str:
+    """12 s, 3.8 min or 1.67 h."""
+    if seconds is None:
         return ""
-    minutes = images / median(speeds) / 60
-    return f"{minutes:.2g} min" if minutes < 100 else f"{minutes / 60:.3g} h"
+    if seconds < 60:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.2g} min" if seconds < 6000 else f"{seconds / 3600:.3g} h"
 
 
 def median(values: Sequence[float]) -> float:
