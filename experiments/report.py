@@ -78,25 +78,30 @@ def _pictures(folder: Path) -> dict[str, Picture]:
     """The newest of each kind that `experiments.sample` writes."""
     found = {}
     for kind in CAPTIONS:
-        paths = sorted(folder.glob(f"*_{kind}.png"), key=_step)
+        paths = sorted(folder.glob(f"*_{kind}.png"), key=step_of)
         if paths:
             found[kind] = _picture(paths[-1])
     return found
 
 
 def _history(folder: Path) -> dict[str, Picture]:
-    """Some of the grids drawn while training, evenly spaced, the first and the last among them."""
-    paths = sorted(folder.glob("step_*.png"), key=_step)
-    few = min(MOST_HISTORY, len(paths))
-    chosen = [paths[round(i * (len(paths) - 1) / max(1, few - 1))] for i in range(few)]
-    return {f"step {_step(path)}": _picture(path) for path in chosen}
+    """Some of the grids drawn while training, oldest first."""
+    paths = sorted(folder.glob("step_*.png"), key=step_of)
+    return {f"step {step_of(path)}": _picture(path) for path in spread(paths, MOST_HISTORY)}
+
+
+def spread(paths: Sequence[Path], most: int) -> list[Path]:
+    """At most so many, evenly spaced, the first and the last among them."""
+    few = min(most, len(paths))
+    return [paths[round(i * (len(paths) - 1) / max(1, few - 1))] for i in range(few)]
 
 
 def _picture(path: Path) -> Picture:
     return Picture(png=path.read_bytes(), description=describe(path))
 
 
-def _step(path: Path) -> int:
+def step_of(path: Path) -> int:
+    """The number in a picture's name."""
     digits = re.search(r"\d+", path.stem)
     return int(digits.group()) if digits else -1
 
