@@ -54,9 +54,9 @@ def config(name: str = "hues"):
     return c
 
 
-def write(workdir: Path, steps: tuple[int, ...] = STEPS, name: str = "hues") -> Path:
+def write(workdir: Path, steps: tuple[int, ...] = STEPS, name: str = "hues", labelled: bool = True) -> Path:
     """config.json and one checkpoint a step, whose EMA parameters differ."""
-    c = config(dataset(name))
+    c = config(dataset(name, labelled))
     workdir.mkdir(parents=True, exist_ok=True)
     runs.write_config(workdir, c, {}, runs.data_info(build.dataset(c)))
     spec = build.batch_spec(c)

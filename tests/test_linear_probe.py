@@ -59,8 +59,8 @@ def test_a_head_reaches_the_optimum_of_scikit_learn(decay):
     theirs = LogisticRegression(C=1 / (len(x) * decay), max_iter=500, tol=1e-8).fit(u, labels)
     best = objective(theirs.coef_.T, theirs.intercept_, u, labels, decay)
     long = dataclasses.replace(QUICK, images=60_000)
-    kernel, bias = heads(x, labels[None], (4,), long, decays=(decay,))
-    assert best - 1e-6 < objective(kernel[0, 0], bias[0, 0], u, labels, decay) < best + 6e-3
+    kernel, bias = heads(x, labels[None], (4,), long, rates=(3e-2,), decays=(decay,))
+    assert best - 1e-6 < objective(kernel[0, 0], bias[0, 0], u, labels, decay) < best + 3e-3
 
 
 def test_digits_within_half_a_point_of_scikit_learn():

@@ -40,7 +40,7 @@ class LinearProbe:
       seed: of the split and the order of the minibatches.
     """
 
-    learning_rates: tuple[float, ...] = (1e-3, 3e-3, 1e-2)
+    learning_rates: tuple[float, ...] = (3e-3, 1e-2, 3e-2)
     weight_decays: tuple[float, ...] = (1e-5, 1e-4, 1e-3, 1e-2)
     images: int = 1_000_000
     batch: int = 512
