@@ -1,0 +1,135 @@
+"""The probe main on a small run: what it writes, what it does not do twice, how it follows and fails."""
+
+import json
+import math
+
+import jax
+import numpy as np
+import pytest
+
+from experiments import probe
+from experiments.probe import encoder_variables, follow, training_has_ended
+from experiments.runs import open_run
+from tests import small_run
+
+KINDS = ("z", "pooled", "untrained", "pixels")
+
+
+@pytest.fixture(scope="module")
+def workdir(tmp_path_factory):
+    """A run whose second checkpoint ends it."""
+    return small_run.write(tmp_path_factory.mktemp("probe") / "run")
+
+
+@pytest.fixture(scope="module")
+def probed(workdir):
+    """The newest step, probed once."""
+    assert probe.main([f"--workdir={workdir}"]) == 0
+    return workdir / "probe" / "4" / "results.json"
+
+
+def test_the_results_have_the_promised_form(probed):
+    found = json.loads(probed.read_text())
+    assert found["step"] == 4 and set(found["labels"]) == {"hue", "bright"}
+    for rows in found["labels"].values():
+        for kind in KINDS:
+            low, high = rows[kind]["linear_ci95"]
+            assert 0 <= low <= rows[kind]["linear"] <= high <= 1
+            assert 0 <= rows[kind]["knn"] <= 1
+    assert found["sizes"] == {"train": 96, "test": 40} and found["classes"] == {"hue": 3, "bright": 2}
+
+
+def test_what_can_be_read_off_a_pixel_is_read_by_the_probe(probed):
+    found = json.loads(probed.read_text())
+    assert found["labels"]["hue"]["pixels"]["linear"] > 0.95
+    assert found["labels"]["hue"]["pooled"]["linear"] > found["chance"]["hue"]
+
+
+def test_untrained_is_the_better_on_held_out_training_images(probed):
+    found = json.loads(probed.read_text())
+    for label, rows in found["labels"].items():
+        z, pooled = rows["untrained_z"], rows["untrained_pooled"]
+        assert rows["untrained"]["holdout"] == max(z["holdout"], pooled["holdout"])
+        assert rows["untrained"] == rows[f"untrained_{found['untrained_features'][label]}"]
+    assert found["untrained_statistics"] in ("initial", "calibrated")
+
+
+def test_the_choice_is_from_the_grid_and_made_on_train(probed):
+    rows = json.loads(probed.read_text())["labels"]["hue"]["z"]
+    assert rows["learning_rate"] == pytest.approx(1e-2) and rows["weight_decay"] in (1e-4, 1e-2)
+    held = 24 * 0.25 * 4  # scenes, whole
+    assert rows["holdout"] * held == pytest.approx(round(rows["holdout"] * held))
+
+
+def test_images_of_a_scene_do_not_count_as_many(probed):
+    low, high = json.loads(probed.read_text())["labels"]["hue"]["pixels"]["linear_ci95"]
+    if high == 1.0:  # all right: the interval is that of 10 scenes, not of 40 images
+        assert low == pytest.approx(10 / (10 + 1.959964**2), abs=1e-5)
+
+
+def test_a_probed_step_is_shown_not_probed_again(workdir, probed, capsys):
+    before = probed.stat().st_mtime_ns
+    assert probe.main([f"--workdir={workdir}", "--step=4"]) == 0
+    printed = capsys.readouterr().out
+    assert probed.stat().st_mtime_ns == before
+    assert "step 4 is probed already" in printed and "hue" in printed
+
+
+def test_made_again_it_is_the_same_to_the_byte_and_baselines_are_kept(workdir, probed, capsys):
+    before = probed.read_bytes()
+    probed.unlink()
+    assert probe.main([f"--workdir={workdir}"]) == 0
+    assert probed.read_bytes() == before
+    assert "baselines: kept from an earlier probe" in capsys.readouterr().out
+    (workdir / "probe" / "baselines.json").unlink()
+    probed.unlink()
+    assert probe.main([f"--workdir={workdir}"]) == 0
+    assert probed.read_bytes() == before
+
+
+def test_the_table_says_what_the_file_says(probed):
+    found = json.loads(probed.read_text())
+    lines = probe.table_text(found).splitlines()
+    assert lines[0].startswith("step 4") and "40 images" in lines[0] and "k = 5" in lines[0]
+    row = next(line for line in lines if line.startswith("hue"))
+    for kind in KINDS:
+        scores = found["labels"]["hue"][kind]
+        assert f"{100 * scores['linear']:.1f} [" in row and f"] {100 * scores['knn']:.1f}" in row
+    assert f"{found['untrained_statistics']} BatchNorm" in lines[-1] and "16 x 16" in lines[-1]
+
+
+def test_only_the_averaged_encoder_is_read(workdir):
+    run = open_run(workdir)
+    whole, part = run.ema_variables(), encoder_variables(run, 4)
+    assert list(part["params"]) == ["encoder"]
+    for name in ("params", "batch_stats"):
+        pairs = zip(leaves(part[name]), leaves(whole[name]["encoder"]), strict=True)
+        assert all(np.array_equal(a, b) for a, b in pairs)
+    other = encoder_variables(run, 2)
+    assert any(not np.array_equal(a, b) for a, b in zip(leaves(part), leaves(other), strict=True))
+
+
+def leaves(tree) -> list[np.ndarray]:
+    return [np.asarray(x) for x in jax.tree.leaves(tree)]
+
+
+def test_follow_probes_every_checkpoint_and_ends_with_the_training(workdir, probed, capsys):
+    follow(workdir, {}, 1.0, wait=lambda seconds: pytest.fail("nothing to wait for"))
+    assert json.loads((workdir / "probe" / "2" / "results.json").read_text())["step"] == 2
+    assert "training has ended, 2 checkpoint(s) probed" in capsys.readouterr().out
+
+
+def test_follow_waits_for_what_is_not_there_yet(tmp_path, capsys):
+    run = small_run.write(tmp_path / "run", steps=(2,))
+    waited = []
+
+    def wait(seconds):
+        """Training goes on while the probe sleeps."""
+        waited.append(seconds)
+        small_run.write(run, steps=(4,))
+
+    assert not training_has_ended(open_run(run))
+    follow(run, {"probe.images": 64}, 7.5, wait)
+    assert waited == [7.5] and training_has_ended(open_run(run))
+    assert sorted(p.name for p in (run / "probe").iterdir()) == ["2", "4", "baselines.json"]
+    assert math.isclose(json.loads((run / "probe/4/results.json").read_text())["images"], 32)
