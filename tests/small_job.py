@@ -14,7 +14,7 @@ TIMINGS = {"images_per_second", "data_wait", "seconds"}
 
 
 def config(**train_keys):
-    """The default, tiny; the learning rate warms up for 4 steps, and there is dropout and an EMA to get right."""
+    """The default, tiny: a warm-up of 4 steps, and dropout and an EMA to get right."""
     c = default.get_config()
     c.compilation_cache = ""
     c.data.update(

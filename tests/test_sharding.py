@@ -3,12 +3,12 @@
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 from jax.sharding import PartitionSpec as P
 
 from soda_jax.parallel import sharding
 from soda_jax.parallel.mesh import make_mesh
-from soda_jax.training.optimizer import OptimizerConfig, make_optimizer
 from soda_jax.training.state import create
 from soda_jax.training.step import make_step
 from tests import tiny
@@ -64,17 +64,15 @@ def test_parameters_averages_and_moments_lie_alike(monkeypatch):
     monkeypatch.setattr(sharding, "SMALLEST", 100)
     abstract, _ = abstract_state()
     placed = sharding.state_shardings(abstract, make_mesh(1, 4))
-    specs = {name: [s.spec for s in jax.tree.leaves(tree)] for name, tree in trees(placed).items()}
-    assert specs["params"] == specs["ema_params"] == specs["mu"]
-    assert any(spec != P() for spec in specs["params"])
-
-
-def trees(state):
-    return {"params": state.params, "ema_params": state.ema_params, "mu": state.opt_state[1].mu}
+    trees = (placed.params, placed.ema_params, placed.opt_state[0].trace)
+    params, average, moments = ([s.spec for s in jax.tree.leaves(tree)] for tree in trees)
+    assert params == average == moments
+    assert any(spec != P() for spec in params)
 
 
 def optimizer():
-    return make_optimizer(OptimizerConfig(learning_rate=1e-3, total_images=160, batch=16))
+    """Not Adam: it makes a whole step of the rounding error of a gradient that is zero."""
+    return optax.sgd(0.1, momentum=0.9)
 
 
 def abstract_state():
@@ -104,12 +102,11 @@ def test_rows_that_do_not_divide_are_kept_whole():
     assert placed["a"].sharding.spec == P(("data", "fsdp")) and placed["b"].sharding.spec == P()
 
 
-@pytest.mark.parametrize("axes", [(8, 1), (2, 4)])
-def test_training_does_not_depend_on_the_mesh(axes, monkeypatch):
+def test_training_does_not_depend_on_the_mesh(monkeypatch):
     monkeypatch.setattr(sharding, "SMALLEST", 100)
-    one, many = (three_steps(make_mesh(*shape)) for shape in ((1, 1), axes))
+    one, many = (three_steps(make_mesh(*axes)) for axes in ((1, 1), (2, 2)))
     for a, b in zip(jax.tree.leaves(one), jax.tree.leaves(many), strict=True):
-        np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-6)
+        np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5)
 
 
 def three_steps(mesh):

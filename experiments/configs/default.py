@@ -1,7 +1,8 @@
 """Every key there is. The other configs are this one with a few lines changed.
 
-A comment gives the unit or the legal values. Everything is `assumed`, for the paper's hyperparameters are not
-public, except where a comment says `paper`. Lengths are in images, so that they survive another batch size.
+A comment gives the unit or the legal values. Everything is `assumed`, for the paper's hyperparameters are
+not public, except where a comment says `paper`. Lengths are in images, so that they survive another batch
+size.
 """
 
 from ml_collections import ConfigDict

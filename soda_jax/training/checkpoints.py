@@ -15,6 +15,7 @@ import orbax.checkpoint
 from etils import epath
 from orbax.checkpoint import v1 as ocp
 
+from soda_jax.parallel.processes import process_index
 from soda_jax.types import Tree
 
 Json = dict[str, Any]
@@ -56,6 +57,7 @@ class Checkpoints:
             return
         metadata = {**self._metadata, "progress": progress}
         try:
+            check_writable(self.directory)
             self._pending = (step, self._orbax.save_async(step, state, force=True, custom_metadata=metadata))
         except OSError as error:
             raise self._unwritten(step, error) from error
@@ -98,8 +100,8 @@ def metadata(directory: str | epath.PathLike, step: int) -> Json:
     return dict(ocp.metadata(_whole(directory, step)).custom_metadata or {})
 
 
-def load(directory: str | epath.PathLike, step: int, abstract: Tree, *, partial: bool = False) -> Tree:
-    """The state of a step, placed as `abstract` says. partial: only what `abstract` names is read.
+def load(directory: str | epath.PathLike, step: int | None, abstract: Tree, *, partial: bool = False) -> Tree:
+    """The state of a step (None: the latest), as `abstract` places it. partial: only what that names is read.
 
     Raises CheckpointError where there is no such checkpoint or it holds other arrays.
     """
@@ -121,8 +123,6 @@ def restore_ema(directory: str | epath.PathLike, step: int | None, abstract: Tre
 
     `abstract`: variables as ShapeDtypeStructs with shardings.
     """
-    if step is None:
-        step = max(steps(directory), default=None)
     tree = {"ema_params": abstract["params"], "ema_batch_stats": abstract["batch_stats"]}
     tree = {name: part for name, part in tree.items() if part}
     loaded = load(directory, step, tree, partial=True)
@@ -140,8 +140,17 @@ def versions() -> dict[str, str]:
     return {name: library.__version__ for name, library in libraries.items()}
 
 
+def check_writable(directory: epath.Path) -> None:
+    """OSError, at once, where no file can be made: orbax takes minutes to say so."""
+    trial = directory / f".writable_{process_index()}"
+    trial.write_bytes(b"x" * 4096)
+    trial.unlink()
+
+
 def _open(directory: epath.Path, keep: int) -> ocp.training.Checkpointer:
     try:
+        directory.mkdir(parents=True, exist_ok=True)
+        check_writable(directory)
         return ocp.training.Checkpointer(
             directory.absolute(),
             save_decision_policy=ocp.training.save_decision_policies.FixedIntervalPolicy(1),
@@ -155,11 +164,13 @@ def _open(directory: epath.Path, keep: int) -> ocp.training.Checkpointer:
 
 
 def _whole(directory: str | epath.PathLike, step: int | None) -> epath.Path:
+    """The folder of a checkpoint; step None: the latest."""
     found = steps(directory)
-    if step not in found:
-        there = f"steps there: {', '.join(map(str, found))}" if found else "there is none yet"
-        raise CheckpointError(f"no checkpoint of step {step} in {directory}: {there}")
-    return epath.Path(directory).absolute() / str(step)
+    if not found:
+        raise CheckpointError(f"no checkpoint in {directory} yet")
+    if step is not None and step not in found:
+        raise CheckpointError(f"no checkpoint of step {step} in {directory}: found {found}")
+    return epath.Path(directory).absolute() / str(found[-1] if step is None else step)
 
 
 def _brief(error: Exception) -> str:

@@ -33,8 +33,9 @@ class Ledger:
         self.extra |= values or {}
 
     def saved(self) -> Json:
-        """What a checkpoint keeps; JSON keeps every bit of a float."""
-        return {"sums": self.sums, "count": self.count, "extra": self.extra, "seconds": self.clock.seconds}
+        """What a checkpoint keeps, written while we go on; JSON keeps every bit of a float."""
+        sums, extra = dict(self.sums), dict(self.extra)
+        return {"sums": sums, "count": self.count, "extra": extra, "seconds": self.clock.seconds}
 
     def close(self, step: int, batch: int) -> Json:
         """The record of the steps since the last one; starts anew."""

@@ -13,8 +13,7 @@ import numpy as np
 
 from soda_jax.parallel.processes import any_process, process_count
 from soda_jax.training.ledger import Ledger
-from soda_jax.training.state import TrainState
-from soda_jax.types import Batch
+from soda_jax.types import Batch, Tree
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,14 +50,14 @@ class Hook:
     """Something to do every so many images, and at the end; what `run` returns goes into the next record."""
 
     every_images: int
-    run: Callable[[TrainState, int], Mapping[str, Any] | None]
+    run: Callable[[Tree, int], Mapping[str, Any] | None]
 
 
 @runtime_checkable
 class Saver(Protocol):
     """What keeps checkpoints."""
 
-    def save(self, step: int, state: TrainState, progress: dict[str, Any]) -> None:
+    def save(self, step: int, state: Tree, progress: dict[str, Any]) -> None:
         """Takes a copy at once, writes it when it likes."""
 
 
@@ -66,7 +65,7 @@ class Saver(Protocol):
 class Parts:
     """What the loop is put together from."""
 
-    step: Callable[[TrainState, Batch], tuple[TrainState, dict]]  # compiled; donates the state
+    step: Callable[[Tree, Batch], tuple[Tree, dict]]  # compiled; donates the state
     put: Callable[[Batch], Batch]  # a batch of the host onto the devices
     record: Callable[[dict[str, Any]], None]  # called with each record
     advance: Callable[[int], None]  # called with the images of each step
@@ -94,8 +93,8 @@ class Late:
 
 
 def train(
-    state: TrainState, first: int, batches: Iterator[Batch], parts: Parts, lengths: Lengths, ledger: Ledger
-) -> tuple[TrainState, End]:
+    state: Tree, first: int, batches: Iterator[Batch], parts: Parts, lengths: Lengths, ledger: Ledger
+) -> tuple[Tree, End]:
     """Runs the steps first + 1 .. lengths.steps; `batches` gives the batch of step first + 1 first.
 
     The state is donated step by step: use the one that is returned. It has been saved, unless training
@@ -151,7 +150,7 @@ def is_event(step: int, parts: Parts, lengths: Lengths) -> bool:
     return step == lengths.steps or any(lengths.due(every, step) for every in schedules)
 
 
-def attend(state: TrainState, late: Late, parts: Parts, lengths: Lengths, ledger: Ledger) -> bool:
+def attend(state: Tree, late: Late, parts: Parts, lengths: Lengths, ledger: Ledger) -> bool:
     """Hooks, numbers, log line, checkpoint; False, and no checkpoint, if the numbers are not finite."""
     jax.block_until_ready(late.metrics)  # so that the pause does not swallow time of training
     with ledger.clock.paused(), jax.transfer_guard("allow"):
@@ -171,7 +170,7 @@ def step_is_last(late: Late, lengths: Lengths) -> bool:
     return late.step == lengths.steps
 
 
-def save(state: TrainState, step: int, parts: Parts, ledger: Ledger) -> None:
+def save(state: Tree, step: int, parts: Parts, ledger: Ledger) -> None:
     """Hands the state over; the clock stands still meanwhile."""
     with ledger.clock.paused(), jax.transfer_guard("allow"):
         parts.checkpoints.save(step, state, ledger.saved())
@@ -184,9 +183,7 @@ def must_stop(step: int, parts: Parts, lengths: Lengths) -> bool:
     return lengths.logs(step) and any_process(parts.stop())
 
 
-def stopped(
-    state: TrainState, step: int, late: Late | None, parts: Parts, lengths: Lengths, ledger: Ledger
-) -> End:
+def stopped(state: Tree, step: int, late: Late | None, parts: Parts, lengths: Lengths, ledger: Ledger) -> End:
     """Saves, unless the last step turns out to have diverged."""
     if late and not settle(late, parts, lengths, ledger):
         return End(kind="diverged", step=step, batch=late.batch)

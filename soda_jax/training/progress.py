@@ -2,7 +2,7 @@
 
 import sys
 from collections.abc import Mapping
-from typing import Any, TextIO
+from typing import Any
 
 from tqdm import tqdm
 
@@ -12,8 +12,8 @@ from soda_jax.parallel.processes import is_main
 class Progress:
     """Shows how far training is; silent outside process 0."""
 
-    def __init__(self, total: int, done: int = 0, *, stream: TextIO | None = None, main: bool | None = None):
-        """total and done: in images."""
+    def __init__(self, total: int, done: int = 0, *, stream: Any = None, main: bool | None = None):
+        """total and done: in images. stream: a text file, stdout by default."""
         self._stream = sys.stdout if stream is None else stream
         self._main = is_main() if main is None else main
         self.total, self._bar = total, None
@@ -69,7 +69,7 @@ def line(record: Mapping[str, Any], total: int) -> str:
     )
 
 
-def clock(seconds: float) -> str:
+def clock(seconds: int | float) -> str:
     """1:02:03, or 2:03 below an hour."""
     minutes, seconds = divmod(round(max(seconds, 0)), 60)
     hours, minutes = divmod(minutes, 60)

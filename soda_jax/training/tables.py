@@ -64,7 +64,7 @@ def spec_text(spec: Any) -> str:
     return ", ".join(f"axis {axis}: {name}" for axis, name in enumerate(spec) if name) or "-"
 
 
-def size_text(size: float) -> str:
+def size_text(size: int | float) -> str:
     """Bytes for people."""
     for unit in ("B", "KiB", "MiB"):
         if size < 1024:
