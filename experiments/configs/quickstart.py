@@ -17,7 +17,7 @@ def get_config() -> ConfigDict:
     """The default, tiny."""
     config = default.get_config()
     config.data.update(name="views3d", image_size=64, source_size=64, channels=3, pair="pose")
-    config.model.update(encoder_width=24, stem="imagenet", latent_dim=126, source_noise=0.05)
+    config.model.update(encoder_width=24, stem="imagenet", latent_dim=125, source_noise=0.05)
     config.model.update(channels=48, multipliers=(1, 2), blocks=1, attention=(False, True), patch=4)
     config.model.update(dropout=0.0, groups=8)
     config.diffusion.update(prediction="v", loss_in="v")

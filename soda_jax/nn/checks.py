@@ -3,10 +3,10 @@
 from collections.abc import Iterable
 
 
-def check_choice(key: str, value: str, legal: Iterable[str]) -> None:
+def check_choice(key: str, value: str | int, legal: Iterable) -> None:
     """Raise ValueError that names the config key unless the value is legal."""
     if value not in legal:
-        raise ValueError(f"{key}={value!r} is unknown: take one of {', '.join(legal)}")
+        raise ValueError(f"{key}={value!r} is unknown: take one of {', '.join(map(str, legal))}")
 
 
 def check_patch(shape: tuple[int, ...], patch: int) -> None:

@@ -1,0 +1,77 @@
+"""Every config: its text, its parameters, and one step of it in shapes; a change of either is on purpose."""
+
+import importlib
+import os
+from pathlib import Path
+
+import jax
+import pytest
+
+from data.pipeline import Views
+from experiments import build, runs
+from experiments.configs import soda_imagenet
+from experiments.job import initialiser
+from soda_jax.training import tables
+from soda_jax.training.step import make_step
+
+GOLDEN = Path(__file__).parent / "golden" / "configs"
+CONFIGS = ["quickstart", "soda_fashion_mnist", "soda_cifar10", "soda_tiny_imagenet", "soda_imagenet:64"]
+CONFIGS += ["soda_imagenet:128"]
+RENEW = "If that is on purpose: UPDATE_GOLDEN=1 python -m pytest tests/test_configs.py, and read the diff."
+
+
+def config_of(name):
+    """The config of "file" or "file:argument"."""
+    module, *argument = name.split(":")
+    return importlib.import_module(f"experiments.configs.{module}").get_config(*argument)
+
+
+def abstract_state(config):
+    """Method, TrainState and batch of a config, in shapes; its mesh is not asked for."""
+    spec = build.batch_spec(config)
+    method = build.method(config, spec)
+    return method, jax.eval_shape(initialiser(config, method, spec)), spec
+
+
+@pytest.mark.parametrize("name", CONFIGS)
+def test_config_and_parameters_are_those_of_the_golden_text(name):
+    config = config_of(name)
+    lines = [f"{key} = {value!r}" for key, value in sorted(runs.flat(config.to_dict()))]
+    state = abstract_state(config)[1]
+    text = "\n".join([*lines, "", tables.parameter_table(state.params)]) + "\n"
+    path = GOLDEN / f"{name.replace(':', '_')}.txt"
+    if os.environ.get("UPDATE_GOLDEN"):
+        path.write_text(text)
+    assert text == path.read_text(), RENEW
+
+
+@pytest.mark.parametrize("name", CONFIGS)
+def test_one_step_keeps_the_shapes_of_the_state(name):
+    config = config_of(name)
+    method, state, spec = abstract_state(config)
+    step = make_step(method, build.optimizer(config), config.ema.decay, 1, config.seed)
+    after, metrics = jax.eval_shape(step, state, spec)
+    assert jax.tree.map(lambda x: (x.shape, x.dtype), after) == jax.tree.map(
+        lambda x: (x.shape, x.dtype), state
+    )
+    assert metrics["loss"].shape == ()
+
+
+@pytest.mark.parametrize("name", CONFIGS)
+def test_views_and_lengths_are_legal(name):
+    config = config_of(name)
+    assert isinstance(build.views(config), Views)
+    assert build.lengths(config).steps > 0
+
+
+def test_imagenet_has_targets_of_64_or_128_pixels():
+    with pytest.raises(ValueError, match="64 or 128"):
+        soda_imagenet.get_config("96")
+
+
+def test_every_config_file_is_tested_and_has_its_command():
+    folder = Path(runs.__file__).parent / "configs"
+    files = {path.stem: path.read_text() for path in folder.glob("*.py")}
+    named = {name.partition(":")[0] for name in CONFIGS}
+    assert named == files.keys() - {"__init__", "default"}
+    assert all("python -m experiments." in files[name] and "`assumed`" in files[name] for name in named)
