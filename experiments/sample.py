@@ -27,7 +27,7 @@ from soda_jax.editing.sections import swap_each
 from soda_jax.report.figures import describe, save_grid
 from soda_jax.training.checkpoints import CheckpointError
 
-GENERATED = 4  # drawings of one source
+GENERATED = 5  # drawings of one source
 FRAMES = 7  # of an interpolation, both ends among them
 PAIRS = 2  # of images A and B
 KINDS = ("views", "interpolation", "sections")

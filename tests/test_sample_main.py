@@ -132,7 +132,7 @@ def latents(rows):
 
 def test_each_source_is_drawn_with_the_same_few_noises():
     job = sample.view_job(latents(2))
-    np.testing.assert_array_equal(job.noise, [[0, 1, 2, 3]] * 2)
+    np.testing.assert_array_equal(job.noise, [[0, 1, 2, 3, 4]] * 2)
     assert (job.z == latents(2)[:, None]).all()
 
 

@@ -47,8 +47,10 @@ def training(record: RunRecord) -> Html:
 
 def loss_chart(record: RunRecord) -> Html:
     x, y = column(record.metrics, "loss")
-    mean = Series(name="running mean", x=x, y=smooth(y, len(y) // SMOOTH_SHARE))
-    return line_chart([Series(name="loss", x=x, y=y, style="faint"), mean], title="Training loss", log=True)
+    window = len(y) // SMOOTH_SHARE
+    raw = Series(name="", x=x, y=y, style="faint" if window > 1 else "line")
+    mean = [Series(name=f"mean of {window} readings", x=x, y=smooth(y, window))] if window > 1 else []
+    return line_chart([raw, *mean], title="Training loss", log=True)
 
 
 def speed_chart(record: RunRecord) -> Html:
@@ -143,7 +145,7 @@ def _probe_line(record: RunRecord, label: str, name: str, steps: list[int], batc
     trained = name in ("z", "pooled")
     return Series(
         name=FEATURE_NAMES[name],
-        x=[step * batch for step, _ in known],
+        x=[record.probes[step].get("images", step * batch) for step, _ in known],
         y=values,
         colour=FEATURES.index(name),
         style="line" if trained else "dashed",

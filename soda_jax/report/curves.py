@@ -118,7 +118,7 @@ def bar_chart(names: Sequence[str], values: Values, *, title: str, colour: int =
         marks += [
             f'<text x="{left - 10:.1f}" y="{top + 12}" text-anchor="end">{escape(name)}</text>',
             f'<rect class="c{colour} fill" {area}/>',
-            f'<text x="{end + 6:.1f}" y="{top + 12}">{value:.3g}</text>',
+            f'<text x="{end + 6:.1f}" y="{top + 12}">{value:.2g}</text>',
         ]
     return _svg(marks, title, height)
 

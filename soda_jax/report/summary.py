@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from soda_jax.report import page as html
 from soda_jax.report.curves import short
 from soda_jax.report.page import Html
-from soda_jax.report.record import RunRecord, column, compare, last, monitor_rows, newest_probe
+from soda_jax.report.record import RunRecord, column, compare, interval, last, monitor_rows, newest_probe
 
 
 def headline(record: RunRecord) -> Html:
@@ -80,9 +80,10 @@ def probe_verdict(record: RunRecord) -> str:
 
 def single(label: str, scores: Mapping) -> str:
     name = "the class" if label == "label" else label
+    low, high = interval(scores["z"])
     return (
-        f"A linear probe of z tells {name} right on {scores['z']['linear']:.1%} of the test split "
-        f"({baselines(scores)})."
+        f"A linear probe of z tells {name} right on {scores['z']['linear']:.1%} of the test split (95% "
+        f"interval {low * 100:.1f} to {high * 100:.1f}; {baselines(scores)})."
     )
 
 
