@@ -5,41 +5,39 @@ Draws, clipping, AdamW and EMA are those of `soda_jax.training`, written as PyTo
 
 from collections.abc import Callable
 
-import jax
 import numpy as np
 import torch
 from ml_collections import ConfigDict
 
 from experiments import build
+from soda_jax.types import Tree
 from tests import torch_twins as twins
 
 TorchBatch = dict[str, torch.Tensor]
 
 
 def training_step(
-    config: ConfigDict, batch: dict[str, np.ndarray], *, threads: int, channels_last: bool
+    config: ConfigDict, batch: dict[str, np.ndarray], weights: Tree, *, threads: int, channels_last: bool
 ) -> Callable[[], float]:
-    """A function that makes one step on this batch and returns its loss; it starts from our parameters."""
+    """A function that makes one step on this batch and returns its loss; it starts from our `weights`."""
     torch.set_num_threads(threads)
     torch.manual_seed(config.seed)
     images = {
         name: torch.from_numpy(batch[name].transpose(0, 3, 1, 2).copy()) for name in ("source", "target")
     }
     memory = torch.channels_last if channels_last else torch.contiguous_format
-    twin = twin_of(config).to(memory_format=memory).train()
+    twin = twin_of(config, weights).to(memory_format=memory).train()
     images = {name: image.contiguous(memory_format=memory) for name, image in images.items()}
     return stepper(config, twin, images)
 
 
-def twin_of(config: ConfigDict) -> twins.SODA:
-    """The twin of the config's method, with the weights that ours starts with."""
-    spec = build.batch_spec(config)
-    method = build.method(config, spec)
-    variables = jax.jit(lambda key: method.init(key, spec))(build.init_key(config))
+def twin_of(config: ConfigDict, weights: Tree) -> twins.SODA:
+    """The twin of the config's method, with our parameters and statistics."""
+    method = build.method(config, build.batch_spec(config))
     c, channels = config.model, config.data.channels
     encoder = twins.ResNet18(channels, c.latent_dim, c.encoder_width, c.stem == "small")
     denoiser = twins.UNet(channels, method.section_dim, method.denoiser)
-    return twins.load(twins.SODA(encoder, denoiser, method.sections), *variables.values())
+    return twins.load(twins.SODA(encoder, denoiser, method.sections), *weights.values())
 
 
 def stepper(config: ConfigDict, twin: twins.SODA, images: TorchBatch) -> Callable[[], float]:

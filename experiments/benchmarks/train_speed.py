@@ -2,11 +2,11 @@
 
     python -m experiments.benchmarks.train_speed [--channels=128] [--rounds=7] [--steps=2]
 
-The same SODA (ResNet-18 and U-Net with layer modulation), sizes, first weights and batch in memory. Both sides
-draw times, noise and masks, go forward and backward, clip, and update AdamW and the EMA, in float32, without
-dropout and warm-up. Each has the same cores and as many threads. Ours is the step of `experiments.train`; theirs
-is eager PyTorch with its fused AdamW, in the memory format that its documentation advises for convolutions,
-channels-last, unless `--nochannels_last` is given.
+The same SODA (ResNet-18 and U-Net with layer modulation), sizes, first weights and batch in memory. Both
+sides draw times, noise and masks, go forward and backward, clip, and update AdamW and the EMA, in float32,
+without dropout and warm-up. Each has the same cores and as many threads. Ours is the step of
+`experiments.train`; theirs is eager PyTorch with its fused AdamW, in the memory format that its documentation
+advises for convolutions, channels-last, unless `--nochannels_last` is given.
 """
 
 import os
@@ -20,10 +20,12 @@ from ml_collections import ConfigDict
 from experiments import build, xla_flags
 from experiments.benchmarks.alternating import Turn, hardware, measure, table, use_cores, versions
 from experiments.configs import default
-from soda_jax.training.state import create
+from soda_jax.training.state import TrainState, create, variables
 from soda_jax.training.step import make_step
+from soda_jax.types import Tree
 
 OURS, THEIRS = "soda_jax", "pytorch"
+NumpyBatch = dict[str, np.ndarray]
 Step = Callable[[], float]  # makes one step, returns its loss
 
 _CHANNELS = flags.DEFINE_integer("channels", 32, "Channels of the U-Net's first level.", lower_bound=1)
@@ -45,7 +47,11 @@ def main(argv: list[str]) -> None:
     config = config_of_flags()
     batch = random_batch(config)
     losses: dict[str, list[float]] = {OURS: [], THEIRS: []}
-    steps = {OURS: our_step(config, batch)} | their_step(config, batch)
+    state = first_state(config)
+    steps = their_step(
+        config, batch, jax.device_get(variables(state))
+    )  # before ours, which consumes the state
+    steps = {OURS: our_step(config, batch, state)} | steps
     turns = {name: turn(step, config.train.batch, losses[name]) for name, step in steps.items()}
     print(hardware(cores))
     print(versions("jax", "flax", "torch"))
@@ -74,18 +80,23 @@ def description(config: ConfigDict) -> str:
     return f"{networks}, batch {config.train.batch} of {side} x {side} x {config.data.channels}, {c.dtype}"
 
 
-def random_batch(config: ConfigDict) -> dict[str, np.ndarray]:
+def random_batch(config: ConfigDict) -> NumpyBatch:
     """One uint8 batch, used by both sides at every step."""
     rng, spec = np.random.default_rng(0), build.batch_spec(config)
     return {name: rng.integers(0, 255, like.shape).astype(like.dtype) for name, like in spec.items()}
 
 
-def our_step(config: ConfigDict, batch: dict[str, np.ndarray]) -> Step:
-    """The compiled step on one device, with its state donated, as in training."""
+def first_state(config: ConfigDict) -> TrainState:
+    """Before any training."""
     spec = build.batch_spec(config)
     method, optimizer = build.method(config, spec), build.optimizer(config)
+    return jax.jit(lambda key: create(method, optimizer, key, spec))(build.init_key(config))
+
+
+def our_step(config: ConfigDict, batch: NumpyBatch, state: TrainState) -> Step:
+    """The compiled step on one device, with its state donated, as in training."""
+    method, optimizer = build.method(config, build.batch_spec(config)), build.optimizer(config)
     step = jax.jit(make_step(method, optimizer, config.ema.decay, 1, config.seed), donate_argnums=0)
-    state = jax.jit(lambda key: create(method, optimizer, key, spec))(build.init_key(config))
     placed = jax.device_put(batch)
 
     def take() -> float:
@@ -96,7 +107,7 @@ def our_step(config: ConfigDict, batch: dict[str, np.ndarray]) -> Step:
     return take
 
 
-def their_step(config: ConfigDict, batch: dict[str, np.ndarray]) -> dict[str, Step]:
+def their_step(config: ConfigDict, batch: NumpyBatch, weights: Tree) -> dict[str, Step]:
     """PyTorch's; nothing, and a word, where it is not there."""
     try:
         from experiments.benchmarks import torch_training
@@ -104,7 +115,7 @@ def their_step(config: ConfigDict, batch: dict[str, np.ndarray]) -> dict[str, St
         print(f"no comparison: {error}; pip install torch==2.13.0")
         return {}
     options = {"threads": _THREADS.value, "channels_last": _CHANNELS_LAST.value}
-    return {THEIRS: torch_training.training_step(config, batch, **options)}
+    return {THEIRS: torch_training.training_step(config, batch, weights, **options)}
 
 
 def turn(step: Step, batch: int, losses: list[float]) -> Turn:
