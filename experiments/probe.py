@@ -255,8 +255,7 @@ def parse(argv: list[str]) -> tuple[flags.FlagValues, dict[str, Any]]:
         "follow", False, "Probe each new checkpoint until training has ended.", flag_values=values
     )
     flags.DEFINE_float("every", 10.0, "Seconds between looks with --follow.", 0.1, flag_values=values)
-    config_flags.DEFINE_config_dict("config", overridable(), flag_values=values, sys_argv=argv)
-    rest = values(argv)[1:]
+    rest = _read(values, argv)
     if rest:
         raise flags.Error(f"unexpected arguments: {' '.join(rest)}")
     if values["workdir"].value is None and not values["help"].value:
@@ -264,6 +263,16 @@ def parse(argv: list[str]) -> tuple[flags.FlagValues, dict[str, Any]]:
     if values["follow"].value and values["step"].value is not None:
         raise flags.Error("--step and --follow exclude each other: leave one of them out")
     return values, config_flags.get_override_values(values["config"])
+
+
+def _read(values: flags.FlagValues, argv: list[str]) -> list[str]:
+    """Sets these flags and those of the config; returns what is none. flags.Error for an unknown key."""
+    try:
+        config_flags.DEFINE_config_dict("config", overridable(), flag_values=values, sys_argv=argv)
+        return values(argv)[1:]
+    except (KeyError, AttributeError) as error:
+        words = str(error).replace("\\n", ", ").replace("\\", "").replace("'", "").strip('"')
+        raise flags.Error(f"--config has no such key: {words}; it has probe.* and data.dir") from error
 
 
 if __name__ == "__main__":

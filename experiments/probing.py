@@ -71,6 +71,11 @@ def settings_of(config: ConfigDict) -> Settings:
     for name in ("batch", "knn_k"):
         if c[name] < 1:
             raise ValueError(f"config.probe.{name} must be 1 or more, found {c[name]}")
+    if c.augment and config.data.pair == "pose":
+        raise ValueError(
+            "config.probe.augment=True: with config.data.pair='pose' views are not altered, so copies of the "
+            "training images would be the images themselves; leave it out"
+        )
     for name in ("max_train", "max_test"):
         if c[name] < 0:
             raise ValueError(f"config.probe.{name} must be 0 (all) or more, found {c[name]}")

@@ -38,10 +38,12 @@ def test_a_limit_draws_the_same_images_every_time(workdir, job):
     assert chosen_images(changed(workdir, seed=1), "train", 20).tolist() != some.tolist()
 
 
-def test_images_are_plain_unless_augmentation_is_asked_for(job):
+def test_images_are_plain_unless_augmentation_is_asked_for(workdir):
+    job = prepare(opened(workdir, None, {"data.pair": "pose_augment"}))
     images = chosen_images(job, "train", 12)
     plain, again, altered = (
-        np.concatenate([b["image"] for b in batches(job, "train", images, augment)]) for augment in (0, 0, 1)
+        np.concatenate([b["image"] for b in batches(job, "train", images, augment)])
+        for augment in (False, False, True)
     )
     np.testing.assert_array_equal(plain, again)
     assert plain.shape == altered.shape and not np.array_equal(plain, altered)
@@ -82,7 +84,8 @@ def test_overrides_reach_the_run(workdir):
         (["--workdir=RUN", "--step=3"], "--step=3"),
         (["--workdir=RUN", "--step=2", "--follow"], "exclude each other"),
         (["--workdir=RUN", "--config.probe.knn=3"], "knn_k"),
-        (["--workdir=RUN", "--config.train.batch=3"], "train"),
+        (["--workdir=RUN", "--config.train.batch=3"], "no such key: train"),
+        (["--workdir=RUN", "--config.probe.augment"], "config.data.pair='pose'"),
         (["--workdir=RUN", "--stap=3"], "step"),
         (["--workdir=RUN", "also"], "unexpected arguments: also"),
         (["--workdir=RUN", "--config.probe.knn_k=0"], "config.probe.knn_k"),
