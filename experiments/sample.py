@@ -71,7 +71,7 @@ def description(run: Run, count: int, seed: int) -> str:
     s = run.config.samples
     noise = f", eta {s.eta}" if s.sampler == "ddim" and s.eta else ""
     guidance = f", guidance {s.guidance}" if s.guidance else ""
-    return f"Step {run.step}, {count} images, seed {seed}, {s.sampler} in {s.steps} steps{noise}{guidance}."
+    return f"Step {run.step}, {count} images, seed {seed}, {s.sampler.upper()} in {s.steps} steps{noise}{guidance}."
 
 
 def pictures(run: Run, count: int, seed: int) -> dict[str, list[tuple[str, Any]]]:
