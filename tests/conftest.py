@@ -1,7 +1,7 @@
 """Eight simulated CPU devices for every test; rank promotion raises; absl flags count as parsed.
 
-Tests compile much and compute little, so XLA is told not to optimise: that more than halves their time. Processes
-that tests start inherit it. Speed is measured in experiments/benchmarks, never here.
+Tests compile much and compute little, so XLA is told not to optimise: that more than halves their time.
+Processes that tests start inherit it. Speed is measured in experiments/benchmarks, never here.
 """
 
 import os
@@ -15,6 +15,18 @@ from absl import flags
 jax.config.update("jax_num_cpu_devices", 8)
 jax.config.update("jax_numpy_rank_promotion", "raise")
 flags.FLAGS.mark_as_parsed()
+
+# Files of `pytest -m fast`: a minute that meets every library, for trying another Python or JAX.
+FAST = """attention augment checkpoints conv draws editing embed evaluation_batches figures intervals ledger loop
+mesh metrics modulation nearest_neighbours norm optimizer page pipeline process samplers schedules signals sources
+style tables timesteps views views3d_solids""".split()
+
+
+def pytest_collection_modifyitems(items):
+    """Marks the tests of FAST."""
+    for item in items:
+        if item.path.stem.removeprefix("test_") in FAST:
+            item.add_marker(pytest.mark.fast)
 
 
 @pytest.fixture
