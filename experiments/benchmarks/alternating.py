@@ -52,9 +52,10 @@ def measure(turns: dict[str, Turn], rounds: int) -> dict[str, list[float]]:
 
 def table(rates: dict[str, list[float]], ours: str, theirs: str) -> str:
     """Rows of images/s, and of the ratio ours / theirs, taken round by round, where both were measured."""
-    rows = [f"{'':24} median [lowest, highest] of {len(rates[ours])} rounds"]
+    rounds = len(next(iter(rates.values())))
+    rows = [f"{'':24} median [lowest, highest] of {rounds} rounds"]
     rows += [f"{name:24} {Spread.of(values).text(1)} images/s" for name, values in rates.items()]
-    if theirs in rates:
+    if rates.keys() >= {ours, theirs}:
         ratios = [a / b for a, b in zip(rates[ours], rates[theirs], strict=True)]
         rows.append(f"{'ratio':24} {Spread.of(ratios).text(2)}  ({ours} / {theirs}; above 1: ours is faster)")
     return "\n".join(rows)

@@ -35,6 +35,9 @@ _SIZE = flags.DEFINE_integer("size", 32, "Side of the images in pixels.", lower_
 _STEPS = flags.DEFINE_integer("steps", 2, "Steps a turn.", lower_bound=1)
 _ROUNDS = flags.DEFINE_integer("rounds", 7, "Turns of each that count.", lower_bound=1)
 _THREADS = flags.DEFINE_integer("threads", 2, "Cores, and threads of each side.", lower_bound=1)
+_ONLY = flags.DEFINE_enum(
+    "only", "", ["", OURS, THEIRS], "Time one side alone, to see that turns do no harm."
+)
 _CHANNELS_LAST = flags.DEFINE_boolean("channels_last", True, "Memory format of the PyTorch side.")
 
 
@@ -52,6 +55,7 @@ def main(argv: list[str]) -> None:
         config, batch, jax.device_get(variables(state))
     )  # before ours, which consumes the state
     steps = {OURS: our_step(config, batch, state)} | steps
+    steps = {name: step for name, step in steps.items() if _ONLY.value in ("", name)}
     turns = {name: turn(step, config.train.batch, losses[name]) for name, step in steps.items()}
     print(hardware(cores))
     print(versions("jax", "flax", "torch"))
