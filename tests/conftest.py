@@ -17,9 +17,38 @@ jax.config.update("jax_numpy_rank_promotion", "raise")
 flags.FLAGS.mark_as_parsed()
 
 # Files of `pytest -m fast`: a minute that meets every library, for trying another Python or JAX.
-FAST = """attention augment checkpoints conv draws editing embed evaluation_batches figures intervals ledger loop
-mesh metrics modulation nearest_neighbours norm optimizer page pipeline process samplers schedules signals sources
-style tables timesteps views views3d_solids""".split()
+FAST = {
+    "attention",
+    "augment",
+    "checkpoints",
+    "conv",
+    "draws",
+    "editing",
+    "embed",
+    "evaluation_batches",
+    "figures",
+    "intervals",
+    "ledger",
+    "loop",
+    "mesh",
+    "metrics",
+    "modulation",
+    "nearest_neighbours",
+    "norm",
+    "optimizer",
+    "page",
+    "pipeline",
+    "process",
+    "samplers",
+    "schedules",
+    "signals",
+    "sources",
+    "style",
+    "tables",
+    "timesteps",
+    "views",
+    "views3d_solids",
+}
 
 
 def pytest_collection_modifyitems(items):
