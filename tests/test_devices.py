@@ -15,7 +15,7 @@ METHODS = {
 
 
 def ten_steps(method, devices: int, accumulation: int):
-    """Losses and the last state; BatchNorm is over the global (micro)batch whatever the devices."""
+    """Losses and the last state; BatchNorm is over the global microbatch whatever the devices."""
     mesh = make_mesh(data=devices, devices=jax.devices()[:devices])
     state = jax.device_put(tiny.state(method), replicated(mesh))
     step = jax.jit(make_step(method, tiny.optimizer(), 0.99, accumulation, seed=0), donate_argnums=0)
@@ -27,9 +27,9 @@ def ten_steps(method, devices: int, accumulation: int):
     return np.asarray(losses), jax.device_get((state.params, state.ema_params, state.batch_stats))
 
 
-@pytest.mark.parametrize(("name", "accumulation"), [("soda", 1), ("soda", 2)])
-def test_the_number_of_devices_changes_nothing(name, accumulation):
-    one, *others = (ten_steps(METHODS[name], devices, accumulation) for devices in (1, 2, 8))
+@pytest.mark.parametrize("name", METHODS)
+def test_the_number_of_devices_changes_nothing(name):
+    one, *others = (ten_steps(METHODS[name], devices, accumulation=2) for devices in (1, 2, 8))
     for losses, state in others:
         np.testing.assert_allclose(losses, one[0], rtol=1e-5)
         jax.tree.map(lambda x, y: np.testing.assert_allclose(x, y, atol=1e-5), state, one[1])

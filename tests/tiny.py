@@ -24,7 +24,7 @@ class Encoder(nn.Module):
 
     @nn.compact
     def __call__(self, images, train):
-        x = nn.Conv(8, (3, 3), strides=2)(images)
+        x = nn.Conv(8, (3, 3), strides=2, use_bias=not self.batch_norm)(images)
         if self.batch_norm:
             x = nn.BatchNorm(use_running_average=not train, momentum=0.9)(x)
         pooled = jnp.mean(nn.silu(x), axis=(1, 2))
@@ -75,8 +75,19 @@ def spec(of):
 
 @functools.cache
 def variables(method):
-    """Fresh variables of a method; made once a test process."""
-    return jax.jit(lambda key: method.init(key, spec(batch())))(jax.random.key(0))
+    """Variables of the shapes of `init`, drawn by numpy, which spares each test the compilation of `init`."""
+    rng = np.random.default_rng(0)
+
+    def draw(path, leaf):
+        name = path[-1].key
+        if name == "kernel":
+            return jnp.asarray(
+                rng.normal(size=leaf.shape) * leaf.size**-0.5 * leaf.shape[-1] ** 0.5, jnp.float32
+            )
+        return jnp.ones(leaf.shape) if name in ("scale", "var") else jnp.zeros(leaf.shape)
+
+    abstract = jax.eval_shape(lambda key: method.init(key, spec(batch())), jax.random.key(0))
+    return jax.tree.map_with_path(draw, abstract)
 
 
 def optimizer(**changes):
@@ -86,14 +97,22 @@ def optimizer(**changes):
     )
 
 
-@functools.cache
-def _state(method):
-    return jax.jit(lambda key: create(method, optimizer(), key, spec(batch())))(jax.random.key(0))
+def create_state(key, method):
+    """What training starts from."""
+    return create(method, optimizer(), key, spec(batch()))
 
 
 def state(method):
-    """A fresh state of its own, to be donated."""
-    return jax.tree.map(jnp.copy, _state(method))
+    """The state before the first step, from `variables`; of its own, to be donated."""
+    abstract = jax.eval_shape(functools.partial(create_state, method=method), jax.random.key(0))
+    new, average = (jax.tree.map(jnp.copy, variables(method)) for _ in range(2))
+    return jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), abstract).replace(
+        failed_step=jnp.int32(-1),
+        params=new["params"],
+        batch_stats=new["batch_stats"],
+        ema_params=average["params"],
+        ema_batch_stats=average["batch_stats"],
+    )
 
 
 @functools.cache
