@@ -55,7 +55,10 @@ def test_the_median_function_has_at_most_8_lines():
 
 
 def test_tests_are_at_least_four_fifths_of_the_code():
-    lines = {name: sum(len(p.read_text().splitlines()) for p in paths) for name, paths in (("code", CODE), ("tests", TESTS))}
+    lines = {
+        name: sum(len(p.read_text().splitlines()) for p in paths)
+        for name, paths in (("code", CODE), ("tests", TESTS))
+    }
     assert lines["tests"] >= 0.8 * lines["code"], lines
 
 
