@@ -139,7 +139,7 @@ def follow(
         )  # asked before looking: what is saved in between is seen once more
         todo = [step for step in job.run.steps() if step not in done]
         for step in todo:
-            _probe_if_there(job, step)
+            probe_if_there(job, step)
             done.add(step)
         if ended and not todo:
             job.say(f"training has ended, {len(done)} checkpoint(s) probed")
@@ -148,7 +148,8 @@ def follow(
             wait(every)
 
 
-def _probe_if_there(job: Job, step: int) -> None:
+def probe_if_there(job: Job, step: int) -> None:
+    """Probes a step unless its checkpoint is no longer there."""
     try:
         probe_step(job, step)
     except CheckpointError:

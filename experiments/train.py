@@ -1,7 +1,14 @@
 """Trains a method: `python -m experiments.train --config=experiments/configs/x.py --workdir=DIR`.
 
 Any key of the config can be set: `--config.train.images=100000`. The same command goes on where the run
-stopped; SIGTERM and Ctrl-C save first. What is left in the workdir is described in experiments/README.md.
+stopped; SIGTERM and Ctrl-C save first. What it leaves in the workdir:
+
+    config.json                config, versions, command line, what there is to know of the data set
+    metrics.jsonl              one JSON object a line: step, images, loss, images_per_second, monitor/..., ...
+    tensorboard/               the same numbers
+    checkpoints/<step>/        the last few states
+    samples/step_<step>.png    source, target, generated
+    failure/step_<step>/       the batch that gave a loss that was not finite, and the state that it met
 """
 
 import os

@@ -1,4 +1,4 @@
-"""Trains the small job and kills itself, with no time to tidy up: `python -m tests.killed_job DIR STEPS DATA`."""
+"""Trains the small job and kills itself, no time to tidy up: `python -m tests.killed_job DIR STEPS DATA`."""
 
 import os
 import signal

@@ -1,4 +1,4 @@
-"""A training job of seconds: a tiny SODA on 23 small grey images, 2 devices, checkpoints every 5 steps."""
+"""A training job of seconds: a tiny SODA on 23 small grey images, checkpoints every 5 steps."""
 
 import json
 from pathlib import Path
@@ -13,28 +13,27 @@ BATCH, STEPS, SAVE, LOG, WARMUP = 8, 14, 5, 3, 4  # an epoch of the 23 images en
 TIMINGS = {"images_per_second", "data_wait", "seconds"}
 
 
-def config(**train_keys):
+def get_config():
     """The default, tiny: a warm-up of 4 steps, and dropout and an EMA to get right."""
     c = default.get_config()
     c.compilation_cache = ""
-    c.data.update(
-        name=prepared_data.single(1).name, dir=str(prepared_data.data_dir()), channels=1, pair="augment"
-    )
+    c.data.update(name="single1", dir=str(prepared_data.data_dir()), channels=1, pair="augment")
     c.data.update(image_size=8, source_size=8, threads=1)
     c.model.update(encoder_width=2, stem="strided", latent_dim=6)
     c.model.update(channels=4, multipliers=(1,), attention=(False,), blocks=1, groups=2)
     c.optimizer.update(learning_rate=1e-2, warmup_images=WARMUP * BATCH)
-    c.train.update(batch=BATCH, images=STEPS * BATCH, log_every_images=LOG * BATCH, **train_keys)
+    c.train.update(batch=BATCH, images=STEPS * BATCH, log_every_images=LOG * BATCH)
     c.checkpoint.update(every_images=SAVE * BATCH, keep=10)
     c.samples.update(every_images=0, steps=2, count=2)
     c.monitor.update(every_images=0, batch=8)
-    c.mesh.data = 2
+    c.mesh.data = 1
     return c
 
 
 def job(workdir: Path, changes: dict | None = None) -> Job:
     """The job of a workdir; `changes`: dotted keys of the config and their values."""
-    c = config()
+    prepared_data.single(1)
+    c = get_config()
     with c.unlocked():
         c.update_from_flattened_dict(changes or {})
     return prepare(c, Path(workdir))

@@ -49,9 +49,18 @@ def config(name: str = "hues"):
     c.model.update(encoder_width=8, channels=8, multipliers=(1,), attention=(False,), blocks=1, groups=4)
     c.model.update(latent_dim=6, stem="strided")
     c.train.update(images=STEPS[-1] * 8, batch=8)
-    c.probe.update(learning_rates=(1e-2,), weight_decays=(1e-4, 1e-2), images=4000, holdout=0.25, knn_k=5)
+    c.probe.update(learning_rates=(1e-2,), weight_decays=(1e-4, 1e-2), images=2000, holdout=0.25, knn_k=5)
     c.probe.batch = 12
     return c
+
+
+@functools.cache
+def initial_state():
+    """The state before the first step, which no data set changes."""
+    c = config()
+    spec = build.batch_spec(c)
+    method, optimizer = build.method(c, spec), build.optimizer(c)
+    return jax.jit(lambda key: create(method, optimizer, key, spec))(build.init_key(c))
 
 
 def write(workdir: Path, steps: tuple[int, ...] = STEPS, name: str = "hues", labelled: bool = True) -> Path:
@@ -59,9 +68,7 @@ def write(workdir: Path, steps: tuple[int, ...] = STEPS, name: str = "hues", lab
     c = config(dataset(name, labelled))
     workdir.mkdir(parents=True, exist_ok=True)
     runs.write_config(workdir, c, {}, runs.data_info(build.dataset(c)))
-    spec = build.batch_spec(c)
-    method, optimizer = build.method(c, spec), build.optimizer(c)
-    state = jax.jit(lambda key: create(method, optimizer, key, spec))(build.init_key(c))
+    state = initial_state()
     with Checkpoints(workdir / "checkpoints", keep=3, metadata={}) as checkpoints:
         for step in steps:
             moved = jax.tree.map(lambda x, step=step: x * (1 + 0.1 * step), state.ema_params)

@@ -52,6 +52,11 @@ def test_scenes_that_vary_less_than_chance_gain_nothing():
     assert effective_count(correct, np.repeat(np.arange(100), 2)) == 200
 
 
+def test_the_accuracy_lies_inside_to_the_last_bit():
+    for count in range(1, 400):
+        assert wilson(0.0, count)[0] == 0.0 and wilson(1.0, count)[1] == 1.0
+
+
 @pytest.mark.parametrize("right", [True, False])
 def test_without_variation_the_scenes_are_counted(right):
     correct = np.full(40, right)

@@ -1,14 +1,15 @@
 """The probe main on a small run: what it writes, what it does not do twice, how it follows and fails."""
 
 import json
-import math
+import shutil
 
 import jax
 import numpy as np
 import pytest
 
 from experiments import probe
-from experiments.probe import encoder_variables, follow, training_has_ended
+from experiments.probe import encoder_variables, follow, probe_if_there, training_has_ended
+from experiments.probing import prepare
 from experiments.runs import open_run
 from tests import small_run
 
@@ -75,16 +76,13 @@ def test_a_probed_step_is_shown_not_probed_again(workdir, probed, capsys):
     assert "step 4 is probed already" in printed and "hue" in printed
 
 
-def test_made_again_it_is_the_same_to_the_byte_and_baselines_are_kept(workdir, probed, capsys):
-    before = probed.read_bytes()
-    probed.unlink()
+def test_made_again_it_is_the_same_to_the_byte(workdir, probed):
+    paths = [probed, workdir / "probe" / "baselines.json"]
+    before = [path.read_bytes() for path in paths]
+    for path in paths:
+        path.unlink()
     assert probe.main([f"--workdir={workdir}"]) == 0
-    assert probed.read_bytes() == before
-    assert "baselines: kept from an earlier probe" in capsys.readouterr().out
-    (workdir / "probe" / "baselines.json").unlink()
-    probed.unlink()
-    assert probe.main([f"--workdir={workdir}"]) == 0
-    assert probed.read_bytes() == before
+    assert [path.read_bytes() for path in paths] == before
 
 
 def test_the_table_says_what_the_file_says(probed):
@@ -116,20 +114,39 @@ def leaves(tree) -> list[np.ndarray]:
 def test_follow_probes_every_checkpoint_and_ends_with_the_training(workdir, probed, capsys):
     follow(workdir, {}, 1.0, wait=lambda seconds: pytest.fail("nothing to wait for"))
     assert json.loads((workdir / "probe" / "2" / "results.json").read_text())["step"] == 2
-    assert "training has ended, 2 checkpoint(s) probed" in capsys.readouterr().out
+    printed = capsys.readouterr().out
+    assert "training has ended, 2 checkpoint(s) probed" in printed
+    assert "baselines: kept from an earlier probe" in printed and "step 4 is probed already" in printed
 
 
-def test_follow_waits_for_what_is_not_there_yet(tmp_path, capsys):
+def test_follow_waits_for_what_is_not_there_yet(workdir, probed, tmp_path):
+    """Results of an equal run are there already, so that nothing has to be computed here."""
     run = small_run.write(tmp_path / "run", steps=(2,))
+    shutil.copytree(workdir / "probe", run / "probe")
+    (run / "probe" / "4").rename(tmp_path / "4")
     waited = []
 
     def wait(seconds):
         """Training goes on while the probe sleeps."""
         waited.append(seconds)
         small_run.write(run, steps=(4,))
+        (tmp_path / "4").rename(run / "probe" / "4")
 
     assert not training_has_ended(open_run(run))
-    follow(run, {"probe.images": 64}, 7.5, wait)
+    follow(run, {}, 7.5, wait)
     assert waited == [7.5] and training_has_ended(open_run(run))
-    assert sorted(p.name for p in (run / "probe").iterdir()) == ["2", "4", "baselines.json"]
-    assert math.isclose(json.loads((run / "probe/4/results.json").read_text())["images"], 32)
+
+
+def test_a_checkpoint_deleted_before_its_turn_is_passed_over(workdir, capsys):
+    job = prepare(open_run(workdir))
+    probe_if_there(job, 3)
+    assert "step 3 was deleted" in capsys.readouterr().out
+
+
+def test_a_broken_checkpoint_is_an_error(tmp_path, capsys):
+    run = small_run.write(tmp_path / "run", steps=(2,))
+    for file in (run / "checkpoints" / "2").rglob("d"):
+        shutil.rmtree(file)
+    assert probe.main([f"--workdir={run}", "--follow"]) == 1
+    error = capsys.readouterr().err
+    assert "checkpoints/2" in error and len(error.strip().splitlines()) == 1

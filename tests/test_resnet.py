@@ -58,16 +58,15 @@ LAYER, X = NormalisedConv(4, 1), normal(6, 3, 3, 2)  # a 1x1 convolution, so tha
 
 @pytest.fixture(scope="module")
 def variables():
-    """Of LAYER, as numpy arrays."""
-    return jax.tree.map(np.array, random_variables(LAYER, X, train=False))
+    return random_variables(LAYER, X, train=False)
 
 
 def convolved(variables):
-    return np.array(X) @ variables["params"]["conv"]["kernel"][0, 0]
+    return np.array(X) @ np.array(variables["params"]["conv"]["kernel"])[0, 0]
 
 
 def normalised(variables, mean, var):
-    norm = variables["params"]["norm"]
+    norm = jax.tree.map(np.array, variables["params"]["norm"])
     return norm["scale"] * (convolved(variables) - mean) / np.sqrt(var + 1e-5) + norm["bias"]
 
 
@@ -81,7 +80,7 @@ def test_training_normalises_by_the_batch_and_moves_the_statistics_by_a_tenth(va
 
 
 def test_evaluation_takes_the_running_statistics(variables):
-    stats = variables["batch_stats"]["norm"]
+    stats = jax.tree.map(np.array, variables["batch_stats"]["norm"])
     expected = normalised(variables, stats["mean"], stats["var"])
     np.testing.assert_allclose(LAYER.apply(variables, X, False), expected, rtol=1e-4, atol=1e-5)
 

@@ -1,7 +1,7 @@
 """SODA on ImageNet-1k: ResNet-50, sources of 224 pixels, targets of 64 (default) or 128, on a pod.
 
-    python -m experiments.train --config=experiments/configs/soda_imagenet.py --workdir=gs://BUCKET/imagenet64
-    python -m experiments.train --config=experiments/configs/soda_imagenet.py:128 --workdir=gs://BUCKET/imagenet128
+    python -m experiments.train --config=experiments/configs/soda_imagenet.py --workdir=/shared/imagenet64
+    python -m experiments.train --config=experiments/configs/soda_imagenet.py:128 --workdir=/shared/imagenet128
 
 Reads `imagenet2012`, prepared by TFDS as ArrayRecord (--config.data.dir names the folder). Expected cost:
 not run here. The paper quotes a linear probe of 72.24% but neither its sizes nor its length are public: all

@@ -23,8 +23,9 @@ def wilson(accuracy: float, count: float | int) -> tuple[float, float]:
         raise ValueError(f"an interval needs count > 0 and 0 <= accuracy <= 1, got {count} and {accuracy}")
     square = QUANTILE**2 / count
     half = QUANTILE * np.sqrt(accuracy * (1 - accuracy) / count + square / (4 * count))
-    low, high = (accuracy + square / 2 - half), (accuracy + square / 2 + half)
-    return max(0.0, float(low / (1 + square))), min(1.0, float(high / (1 + square)))
+    low, high = ((accuracy + square / 2 + side * half) / (1 + square) for side in (-1, 1))
+    # At 0 and 1 an end is the accuracy itself, which rounding must not miss.
+    return max(0.0, min(float(low), accuracy)), min(1.0, max(float(high), accuracy))
 
 
 def effective_count(correct: Bool[np.ndarray, " b"], groups: Int[np.ndarray, " b"]) -> float:

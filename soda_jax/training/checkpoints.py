@@ -105,7 +105,11 @@ def load(directory: str | epath.PathLike, step: int | None, abstract: Tree, *, p
 
     Raises CheckpointError where there is no such checkpoint or it holds other arrays.
     """
-    path = _whole(directory, step)
+    return load_once(_whole(directory, step), abstract, partial=partial)
+
+
+def load_once(path: str | epath.PathLike, abstract: Tree, *, partial: bool = False) -> Tree:
+    """What `save_once` wrote, or one whole checkpoint, as of `load`."""
     context = ocp.Context()
     context.pytree.loading.partial_load = partial
     try:

@@ -9,7 +9,6 @@ ema <- d ema + (1 - d) p,   d = min(decay, (1 + step) / (10 + step))      (5)
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Literal
 
 import jax
 import jax.numpy as jnp
@@ -33,7 +32,7 @@ class OptimizerConfig:
     weight_decay: float = 0.05
     clip: float = 1.0
     warmup_images: int = 0
-    schedule: Literal["constant", "cosine"] = "constant"
+    schedule: str = "constant"  # constant | cosine
     total_images: int
     batch: int
 
