@@ -48,8 +48,8 @@ def encoder(config: ConfigDict) -> nn.Module:
     kind, dtype = c.encoder, compute_dtype(config)
     if kind.startswith("vit_"):
         return ViT(variant=kind.removeprefix("vit_"), latent_dim=c.latent_dim, patch=c.vit_patch, dtype=dtype)
-    depth = int(kind.removeprefix("resnet"))
-    return ResNet(depth=depth, latent_dim=c.latent_dim, width=c.encoder_width, stem=c.stem, dtype=dtype)
+    fields = {name: c[name] for name in ("latent_dim", "stem", "residual_gain")}
+    return ResNet(depth=int(kind.removeprefix("resnet")), width=c.encoder_width, dtype=dtype, **fields)
 
 
 def denoiser(config: ConfigDict, out_channels: int) -> nn.Module:

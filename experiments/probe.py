@@ -25,7 +25,7 @@ from absl import flags
 from jax.sharding import SingleDeviceSharding
 from ml_collections import ConfigDict, config_flags
 
-from experiments import build, xla_flags
+from experiments import build, runs, xla_flags
 from experiments.configs import default
 from experiments.probe_baselines import baselines
 from experiments.probing import (
@@ -62,7 +62,7 @@ def _encoder_part(tree: Mapping[str, Tree]) -> Mapping[str, Tree]:
 
 def trained(job: Job, variables: Tree) -> tuple[dict[str, dict[str, Scores]], Tables]:
     """feature -> label -> scores, and the tables they were measured on."""
-    found = tables(job, job.run.method.encode, variables, FEATURES)
+    found = tables(job, job.encoder, variables)
     return {name: measured(job, found, name, name) for name in FEATURES}, found
 
 
@@ -132,11 +132,9 @@ def follow(
     A checkpoint that training has deleted before its turn came is passed over.
     """
     done: set[int] = set()
+    job = prepare(opened(workdir, None, overrides))
     while True:
-        job = prepare(opened(workdir, None, overrides))
-        ended = training_has_ended(
-            job.run
-        )  # asked before looking: what is saved in between is seen once more
+        ended = training_has_ended(workdir)  # asked before looking: what comes in between is seen once more
         todo = [step for step in job.run.steps() if step not in done]
         for step in todo:
             probe_if_there(job, step)
@@ -158,9 +156,10 @@ def probe_if_there(job: Job, step: int) -> None:
         job.say(f"step {step} was deleted before it could be probed (config.checkpoint.keep)")
 
 
-def training_has_ended(run: Run) -> bool:
-    """True when there is a checkpoint of the last step that the run's config asks for."""
-    return max(run.steps(), default=-1) >= build.lengths(run.config).steps
+def training_has_ended(workdir: Path) -> bool:
+    """True when there is a checkpoint of the last step that config.json, as it is now, asks for."""
+    config = runs.restored(runs.read_config(workdir)["config"])
+    return max(checkpoints.steps(workdir / "checkpoints"), default=-1) >= build.lengths(config).steps
 
 
 # What is printed --------------------------------------------------------------------------------------------

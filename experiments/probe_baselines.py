@@ -54,7 +54,7 @@ def measure_baselines(job: Job) -> dict[str, Any]:
     def encode(variables: Tree, images: jax.Array) -> dict[str, jax.Array]:
         return {**job.run.method.encode(variables, images), "pixels": pixels(images)}
 
-    found = tables(job, encode, variables, (*FEATURES, "pixels"))
+    found = tables(job, Extractor(encode, (*FEATURES, "pixels")), variables)
     scores = {f"untrained_{name}": measured(job, found, name, f"untrained {name}") for name in FEATURES}
     scores["pixels"] = measured(job, found, "pixels", "pixels")
     count = found.train.features["pixels"].shape[1]
@@ -73,9 +73,8 @@ def untrained_encoder(job: Job) -> tuple[str, Tree]:
         "calibrated": calibrated(job.run.method, initial, job.run.spec, make(), job.run.config.seed),
         "initial": initial,
     }
-    encode = Extractor(job.run.method.encode, ("pooled",))
     accuracy = {
-        name: trial(job, encode(variables, make(), job.dataset.views))
+        name: trial(job, job.encoder(variables, make(), job.dataset.views))
         for name, variables in candidates.items()
     }
     best = max(accuracy, key=accuracy.get)

@@ -6,6 +6,7 @@ import json
 import math
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,7 @@ from data.pipeline import evaluation_batches
 from data.sources import DataSet
 from experiments import build, runs
 from experiments.runs import Run
-from soda_jax.evaluation.features import Encode, Extractor, Table
+from soda_jax.evaluation.features import Extractor, Table
 from soda_jax.evaluation.linear_probe import LinearProbe
 from soda_jax.evaluation.scores import Scores, Settings, measure
 from soda_jax.types import Batch, Tree
@@ -43,6 +44,11 @@ class Job:
     def probe(self) -> ConfigDict:
         """config.probe."""
         return self.run.config.probe
+
+    @cached_property
+    def encoder(self) -> Extractor:
+        """Of z and pooled features; compiled once, whatever the variables."""
+        return Extractor(self.run.method.encode, FEATURES)
 
     @property
     def folder(self) -> Path:
@@ -135,11 +141,11 @@ class Tables:
     augmented: Table | None
 
 
-def tables(job: Job, encode: Encode, variables: Tree, names: tuple[str, ...]) -> Tables:
+def tables(job: Job, extractor: Extractor, variables: Tree) -> Tables:
     """One pass over train and over test, and one over train with augmentation if the config asks for it."""
     train_images = chosen_images(job, "train", job.probe.max_train)
     test_images = chosen_images(job, "test", job.probe.max_test)
-    extractor, views = Extractor(encode, names), job.dataset.views
+    views = job.dataset.views
     augmented = batches(job, "train", train_images, True) if job.probe.augment else None
     return Tables(
         train=extractor(variables, batches(job, "train", train_images), views),

@@ -1,17 +1,21 @@
 """Eight simulated CPU devices for every test; rank promotion raises; absl flags count as parsed.
 
 Tests compile much and compute little, so XLA is told not to optimise: that more than halves their time.
-Processes that tests start inherit it. Speed is measured in experiments/benchmarks, never here.
+The mains' own flags are set here too, before the backend starts: a test that calls a main would otherwise add
+them for the processes that later tests start, which would then compute other bits than this one.
+Speed is measured in experiments/benchmarks, never here.
 """
 
 import os
-
-os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} --xla_backend_optimization_level=0".strip()
 
 import jax
 import pytest
 from absl import flags
 
+from experiments import xla_flags
+
+os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} --xla_backend_optimization_level=0".strip()
+xla_flags.set_up()
 jax.config.update("jax_num_cpu_devices", 8)
 jax.config.update("jax_numpy_rank_promotion", "raise")
 flags.FLAGS.mark_as_parsed()

@@ -37,6 +37,7 @@ def make(changes):
         ("data.crop_scale", (0.5, 1.5), r"data.crop_scale"),
         ("model.encoder", "resnet19", r"model.encoder='resnet19' .* resnet18, .* vit_B"),
         ("model.stem", "tiny", r"model.stem='tiny'"),
+        ("model.residual_gain", 2.0, r"model.residual_gain must be 0 to 1"),
         ("model.latent_dim", 128, r"model.latent_dim=128 .* 117 and 130 fit"),
         ("model.attention", (True,), r"model.attention has 1 entries"),
         ("model.patch", 3, r"model.patch=3 is unknown"),

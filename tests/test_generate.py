@@ -28,7 +28,7 @@ def test_guidance_of_weight_zero_is_the_conditional_sample(sections):
 def test_guidance_that_drops_nothing_changes_nothing():
     np.testing.assert_allclose(
         generate(), generate(guidance=3.0, guide_sections=()), rtol=1e-5, atol=1e-4
-    )  # x0 at t = 1 is eps amplified a hundredfold
+    )  # x0 at t = 1 is eps over alpha, which is 1/285 there
 
 
 @pytest.mark.parametrize("sections", [None, (0, 2), (1,)])

@@ -132,9 +132,9 @@ def test_follow_waits_for_what_is_not_there_yet(workdir, probed, tmp_path):
         small_run.write(run, steps=(4,))
         (tmp_path / "4").rename(run / "probe" / "4")
 
-    assert not training_has_ended(open_run(run))
+    assert not training_has_ended(run)
     follow(run, {}, 7.5, wait)
-    assert waited == [7.5] and training_has_ended(open_run(run))
+    assert waited == [7.5] and training_has_ended(run)
 
 
 def test_a_checkpoint_deleted_before_its_turn_is_passed_over(workdir, capsys):

@@ -95,8 +95,10 @@ def test_the_best_of_each_row_is_marked_once_for_each_kind(record):
     assert marked == [["90.0%", "85.0%"] * 2, ["60.0%", "55.0%"]]  # z and pooled tie in the first
 
 
-def test_chance_is_one_over_the_classes(record):
-    assert "16.7%" in content.probe_table(record, record.probes[750])
+def test_chance_is_what_the_probe_found(record):
+    probe = record.probes[750]
+    assert "17.9%" in content.probe_table(record, probe | {"chance": {"shape": 0.179}})
+    assert "<td>?" in content.probe_table(record, probe)
 
 
 def test_one_probe_has_no_history_and_several_have_a_curve_a_label(record):

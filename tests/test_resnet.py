@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from soda_jax.nn.resnet import NormalisedConv, ResNet
+from soda_jax.nn.resnet import STAGES, NormalisedConv, ResNet, ResNetBlock
 from tests.arrays import normal, random_variables
 
 IMAGES = jax.ShapeDtypeStruct((2, 32, 32, 3), jnp.float32)
@@ -113,3 +113,26 @@ def test_kernels_start_as_xavier(key):
     kernel = jax.jit(lambda key: layer.init(key, x, False)["params"]["conv"]["kernel"])(key)
     bound = np.sqrt(6 / (9 * 32 + 9 * 32))
     assert 0.95 * bound < abs(kernel).max() <= bound
+
+
+@pytest.mark.parametrize(("depth", "last"), [(18, "conv1"), (50, "conv2")])
+def test_residual_gain_is_where_the_scale_at_the_end_of_a_branch_starts(depth, last):
+    net = ResNet(depth, 5, width=2, stem="strided", residual_gain=0.25)
+    params = jax.jit(net.init)(jax.random.key(0), normal(1, 8, 8, 3))["params"]
+    scales = {(name, part): layer["norm"]["scale"] for name, part, layer in normalised_convs(params)}
+    for (_, part), scale in scales.items():
+        np.testing.assert_array_equal(scale, 0.25 if part == last else 1.0)
+    assert sum(part == last for _, part in scales) == sum(STAGES[depth])
+
+
+def normalised_convs(params):
+    """(block, its part, the part's parameters) of every convolution inside a block."""
+    blocks = {name: block for name, block in params.items() if name.startswith("stage")}
+    return [(name, part, layer) for name, block in blocks.items() for part, layer in block.items()]
+
+
+def test_a_gain_of_zero_passes_the_image_on():
+    """relu(x + 0 f(x)) with x >= 0 is x, where the block keeps the shape."""
+    block, x = ResNetBlock(4, 1, bottleneck=False, gain=0.0), abs(normal(2, 6, 6, 4))
+    variables = block.init(jax.random.key(0), x, train=False)
+    np.testing.assert_allclose(block.apply(variables, x, train=False), x, rtol=1e-6)

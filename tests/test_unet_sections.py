@@ -37,8 +37,9 @@ SKIPS = [f"down/{level}/{layer}" for level in range(4) for layer in ("conv", "bl
 
 def sections_read(net):
     """For each section, the blocks that are handed it: section i holds the number i, which blocks note."""
-    size = 2 ** (len(net.multipliers) - 1)
-    z = np.broadcast_to(np.arange(net.sections, dtype=np.float32)[None, :, None], (1, net.sections, 2))
+    inputs = jnp.zeros((1, 8, 8, 3)), jnp.zeros(1), jnp.zeros((1, net.sections, 2))
+    variables = random_variables(net, *inputs)
+    numbered = inputs[2] + jnp.arange(net.sections, dtype=jnp.float32)[None, :, None]
     read = [set() for _ in range(net.sections)]
 
     def note(call, args, kwargs, context):
@@ -48,7 +49,7 @@ def sections_read(net):
         return jnp.zeros((*args[0].shape[:3], context.module.features))
 
     with nn.intercept_methods(note):
-        net.init(jax.random.key(0), jnp.zeros((1, size, size, 3)), jnp.zeros(1), jnp.asarray(z))
+        net.apply(variables, *inputs[:2], numbered)
     return read
 
 

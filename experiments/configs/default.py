@@ -63,6 +63,7 @@ def model() -> ConfigDict:
     model.encoder = "resnet18"  # resnet18 | resnet34 | resnet50 | resnet101 | vit_Ti | vit_S | vit_B
     model.encoder_width = 64  # channels of a ResNet's first stage
     model.stem = "small"  # of a ResNet: imagenet (7x7 / 2, max-pool) | small (3x3 / 1) | strided (3x3 / 2)
+    model.residual_gain = 1.0  # of a ResNet: BatchNorm's scale at the end of each block starts there; 0 .. 1
     model.vit_patch = 8  # pixels a side
     model.latent_dim = 130  # of z; a multiple of the number of sections (13 here)
     model.channels = 128  # of the U-Net's first level

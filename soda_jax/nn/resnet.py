@@ -20,27 +20,35 @@ XAVIER = nn.initializers.xavier_uniform()
 
 
 class NormalisedConv(nn.Module):
-    """Convolution without bias, then BatchNorm with float32 statistics (running mean: 0.9 old + 0.1 new)."""
+    """Convolution without bias, then BatchNorm with float32 statistics (running mean: 0.9 old + 0.1 new).
+
+    `gain` is what BatchNorm's learned scale starts at.
+    """
 
     features: int
     kernel: int
     stride: int = 1
     dtype: Any = jnp.float32
+    gain: float = 1.0
 
     @nn.compact
     def __call__(self, x: Image, train: bool) -> Float[Array, "b h2 w2 {self.features}"]:
         conv = Conv(self.features, self.kernel, self.stride, self.dtype, XAVIER, use_bias=False, name="conv")
-        norm = nn.BatchNorm(not train, momentum=0.9, epsilon=1e-5, dtype=self.dtype, name="norm")
-        return norm(conv(x))
+        fields = {"momentum": 0.9, "epsilon": 1e-5, "scale_init": nn.initializers.constant(self.gain)}
+        return nn.BatchNorm(not train, dtype=self.dtype, name="norm", **fields)(conv(x))
 
 
 class ResNetBlock(nn.Module):
-    """relu(x + f(x)), f two 3x3 convolutions or a 1x1, 3x3, 1x1 bottleneck that ends four times as wide."""
+    """relu(x + f(x)), f two 3x3 convolutions or a 1x1, 3x3, 1x1 bottleneck that ends four times as wide.
+
+    `gain`: the learned scale at the end of f starts there; see `ResNet`.
+    """
 
     width: int
     stride: int
     bottleneck: bool
     dtype: Any = jnp.float32
+    gain: float = 1.0
 
     def layout(self) -> tuple[tuple[int, int, int], ...]:
         """(features, kernel, stride) of each convolution."""
@@ -50,10 +58,11 @@ class ResNetBlock(nn.Module):
 
     @nn.compact
     def __call__(self, x: Image, train: bool) -> Float[Array, "b h2 w2 o"]:
-        h = x
+        h, last = x, len(self.layout()) - 1
         for i, (features, kernel, stride) in enumerate(self.layout()):
             h = nn.relu(h) if i else h
-            h = NormalisedConv(features, kernel, stride, self.dtype, name=f"conv{i}")(h, train)
+            gain = self.gain if i == last else 1.0
+            h = NormalisedConv(features, kernel, stride, self.dtype, gain, name=f"conv{i}")(h, train)
         if x.shape != h.shape:
             x = NormalisedConv(h.shape[-1], 1, self.stride, self.dtype, name="shortcut")(x, train)
         return nn.relu(x + h)
@@ -62,14 +71,17 @@ class ResNetBlock(nn.Module):
 class ResNet(nn.Module):
     """ResNet encoder. Stems: "imagenet" 7x7 / 2 and max-pool, "small" 3x3 / 1, "strided" 3x3 / 2.
 
+    `residual_gain` is what the learned scale at the end of each residual branch starts at: 1, or less, so that the
+    network starts shallow (0 in arXiv 1706.02677) and tells more of the image before it has learned anything.
     Returns z [b, latent_dim] and every named activation: "stem", "stage1/block1", ..., "pooled" [b, n] and
-    "z", the last two in float32. ValueError for an unknown depth or stem.
+    "z", the last two in float32. ValueError for an unknown depth or stem, or a gain outside 0..1.
     """
 
     depth: int
     latent_dim: int
     width: int = 64
     stem: str = "imagenet"
+    residual_gain: float = 1.0
     dtype: Any = jnp.float32
 
     @nn.compact
@@ -78,6 +90,8 @@ class ResNet(nn.Module):
     ) -> tuple[Float[Array, "b {self.latent_dim}"], Features]:
         check_choice("model.encoder", f"resnet{self.depth}", [f"resnet{depth}" for depth in STAGES])
         check_choice("model.stem", self.stem, list(STEMS))
+        if not 0 <= self.residual_gain <= 1:
+            raise ValueError(f"model.residual_gain must be 0 to 1, found {self.residual_gain}")
         h = self.enter(images, train)
         features = {"stem": h} | self.stages(h, train)
         features["pooled"] = list(features.values())[-1].astype(jnp.float32).mean((1, 2))
@@ -102,6 +116,7 @@ class ResNet(nn.Module):
                     stride,
                     bottleneck=self.depth >= 50,
                     dtype=self.dtype,
+                    gain=self.residual_gain,
                     name=f"stage{stage + 1}_block{block + 1}",
                 )
                 features[f"stage{stage + 1}/block{block + 1}"] = h = layer(h, train)

@@ -97,15 +97,16 @@ def probe_table(record: RunRecord, probe: Mapping) -> Html:
     names = features_of(probe)
     head = ["label", "chance", *(kind for _ in names for kind in ("linear", "k-NN"))]
     rows = [
-        [*_label_cells(record, label), *_scores(scores, names)] for label, scores in probe["labels"].items()
+        [*_label_cells(record, probe, label), *_scores(scores, names)]
+        for label, scores in probe["labels"].items()
     ]
     return html.table(head, rows, [("", 2), *((FEATURE_NAMES[name], 2) for name in names)])
 
 
-def _label_cells(record: RunRecord, label: str) -> list[Html]:
-    classes = record.classes.get(label)
-    chance = f"{1 / classes:.1%}" if classes else "?"
-    return [html.cell(label, f"{classes} classes" if classes else ""), html.cell(chance)]
+def _label_cells(record: RunRecord, probe: Mapping, label: str) -> list[Html]:
+    classes, chance = record.classes.get(label), probe.get("chance", {}).get(label)
+    known = f"{classes} classes" if classes else ""
+    return [html.cell(label, known), html.cell("?" if chance is None else f"{chance:.1%}")]
 
 
 def _scores(scores: Mapping[str, Mapping], names: Sequence[str]) -> list[Html]:

@@ -89,14 +89,14 @@ def section_gains(losses: Callable[[Latent], Array], z: Latent, true: Scalar) ->
     return {f"gain/{i:02d}": gains[i] for i in range(sections)}
 
 
-def warning(values: Mapping[str, float | Array]) -> str | None:
+def warning(values: Mapping[str, int | float | Array]) -> str | None:
     """What is wrong with the latent, in plain words; None when nothing is."""
     v = {name: float(value) for name, value in values.items()}
     if v["use"] <= max(2 * v["use_error"], LEAST_USE * v["loss_true"]):
         return (
             f"The denoiser ignores the latent: with the z of another image its loss is "
             f"{v['loss_shuffled']:.4f} instead of {v['loss_true']:.4f}. Normal in the first steps; if it "
-            "lasts, try diffusion.schedule=inverted, closer views, or a higher optimizer.encoder_ratio."
+            "lasts, try diffusion.prediction=x0 with diffusion.loss_in=x0, closer views, or a lower rate."
         )
     if v["effective_rank"] < 2:
         return (

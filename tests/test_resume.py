@@ -1,0 +1,106 @@
+"""A run that was stopped or killed, anywhere, ends as the unbroken one: every bit of its state and log."""
+
+import os
+import signal
+import subprocess
+import sys
+
+import jax
+import numpy as np
+import pytest
+
+from experiments import train
+from soda_jax.training import checkpoints
+from soda_jax.training.signals import StopRequest
+from tests import prepared_data, small_job
+from tests.small_config import BATCH, SAVE, STEPS
+
+
+class Killed(BaseException):
+    """Ends a run as a kill does: nothing of ours catches it."""
+
+
+class KillAt(small_job.StopAt):
+    """No request, but the end."""
+
+    def __call__(self):
+        if super().__call__():
+            raise Killed
+        return False
+
+
+class SignalAt(small_job.StopAt):
+    """Sends this process a real signal at a step, which the handlers of the base class note."""
+
+    def __call__(self):
+        if super().__call__() and not self.requested:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return StopRequest.__call__(self)
+
+
+@pytest.fixture(scope="module")
+def unbroken(tmp_path_factory):
+    """Folder of a run without interruption. The program of its step serves all runs of this process."""
+    workdir = tmp_path_factory.mktemp("unbroken")
+    jax.config.update("jax_compilation_cache_dir", str(tmp_path_factory.mktemp("programs")))
+    program = train.compile_step(small_job.job(workdir), print)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(train, "compile_step", lambda job, say: program)
+        assert small_job.run(workdir).kind == "finished"
+        yield workdir
+    jax.config.update("jax_compilation_cache_dir", None)
+
+
+def states(workdir):
+    """The states of all checkpoints, by step."""
+    abstract = small_job.job(workdir).abstract
+    folder = workdir / "checkpoints"
+    return {step: checkpoints.load(folder, step, abstract) for step in checkpoints.steps(folder)}
+
+
+def assert_same_end(workdir, unbroken):
+    """Parameters, averages, moments, statistics and step at the end, and every line of the log."""
+    a, b = (jax.tree.leaves_with_path(states(folder)[STEPS]) for folder in (workdir, unbroken))
+    assert len(a) == len(b) > 300
+    for (path, x), (_, y) in zip(a, b, strict=True):
+        assert np.array_equal(x, y), path
+    assert small_job.records(workdir) == small_job.records(unbroken)
+
+
+@pytest.mark.parametrize("step", [2, 7], ids=["in the warm-up", "in the third epoch"])
+def test_stopped_by_a_signal(step, unbroken, tmp_path):
+    with SignalAt(step) as stop:
+        end = small_job.run(tmp_path, stop=stop)
+    assert (end.kind, end.step, stop.requested) == ("stopped", step, "SIGTERM")
+    assert checkpoints.steps(tmp_path / "checkpoints")[-1] == step
+    assert small_job.run(tmp_path).kind == "finished"
+    assert_same_end(tmp_path, unbroken)
+
+
+@pytest.mark.parametrize(
+    ("step", "saved"), [(3, None), (9, SAVE)], ids=["before any checkpoint", "between checkpoints"]
+)
+def test_killed(step, saved, unbroken, tmp_path):
+    with pytest.raises(Killed):
+        small_job.run(tmp_path, stop=KillAt(step))
+    assert max(checkpoints.steps(tmp_path / "checkpoints"), default=None) == saved
+    said = []
+    small_job.run(tmp_path, say=said.append)
+    assert any(f"going on from step {saved}" in text for text in said) == bool(saved)
+    assert_same_end(tmp_path, unbroken)
+
+
+def test_killed_during_a_save(unbroken, tmp_path):
+    command = [sys.executable, "-m", "tests.killed_job", tmp_path, str(2 * SAVE), prepared_data.data_dir()]
+    environment = os.environ | {"JAX_COMPILATION_CACHE_DIR": jax.config.jax_compilation_cache_dir}
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=500)
+    assert done.returncode == -signal.SIGKILL, done.stderr
+    left = sorted(path.name for path in (tmp_path / "checkpoints").iterdir())
+    assert left[0] == f"{2 * SAVE}.orbax-checkpoint-tmp" and left[1:] == [f"{SAVE}"], left
+    assert small_job.run(tmp_path).kind == "finished"
+    assert_same_end(tmp_path, unbroken)
+
+
+def test_it_is_the_seed_that_makes_the_run(unbroken, tmp_path):
+    small_job.run(tmp_path, {"seed": 1, "train.images": 3 * BATCH})
+    assert small_job.records(tmp_path)[0]["loss"] != small_job.records(unbroken)[0]["loss"]
