@@ -27,7 +27,7 @@ def get_config() -> ConfigDict:
     config.model.update(channels=32, multipliers=(1, 2), blocks=1, attention=(False, True), patch=4)
     config.model.update(dropout=0.0, groups=8, source_noise=0.05)
     config.diffusion.update(schedule="linear", prediction="x0", loss_in="x0")
-    config.optimizer.update(learning_rate=1e-3, encoder_ratio=1.0, warmup_images=1_000)
+    config.optimizer.update(learning_rate=1e-3, encoder_ratio=0.4, warmup_images=1_000)
     config.ema.decay = 0.995
     config.train.update(images=4 * IMAGES_PER_MINUTE, batch=16, log_every_images=1_024)
     config.checkpoint.every_images = 2 * IMAGES_PER_MINUTE
