@@ -8,8 +8,9 @@ from collections.abc import MutableMapping
 from importlib.metadata import version
 
 FLAGS = (
-    # Convolutions and matrix products of the CPU through XNNPACK's successor: about three times as fast.
-    "--xla_cpu_experimental_ynn_fusion_type=LIBRARY_FUSION_TYPE_DOT",
+    # Matrix products and sums of the CPU through XNNPACK's successor. XLA's own sums compute what is summed anew
+    # and one number at a time: a step of the small recipes takes a fifth to a quarter less time without them.
+    "--xla_cpu_experimental_ynn_fusion_type=LIBRARY_FUSION_TYPE_DOT,LIBRARY_FUSION_TYPE_REDUCE",
     # A third less time to compile on the CPU, at the same speed of the program.
     "--xla_llvm_disable_expensive_passes=true",
 )
