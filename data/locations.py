@@ -13,7 +13,9 @@ ENVIRONMENT_KEY = "SODA_JAX_DATA"
 def default_dir() -> pathlib.Path:
     """`$SODA_JAX_DATA` if set, else the user's cache folder. Nothing is created."""
     chosen = os.environ.get(ENVIRONMENT_KEY)
-    return pathlib.Path(chosen) if chosen else pathlib.Path.home() / ".cache" / "soda_jax" / "data"
+    return (
+        pathlib.Path(chosen).expanduser() if chosen else pathlib.Path.home() / ".cache" / "soda_jax" / "data"
+    )
 
 
 def resolve(data_dir: str | os.PathLike | None) -> pathlib.Path:

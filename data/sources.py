@@ -4,9 +4,10 @@
 needed. Records are parsed when asked for, images stay PNG or JPEG bytes until `data.views` decodes them.
 """
 
+import contextlib
 import hashlib
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -97,11 +98,15 @@ def open_data_set(
             training split.
     """
     path = _find(name, _roots(data_dir))
+    with _damage_named(path):
+        return _opened(name, path, {"train": train_split, "test": test_split})
+
+
+def _opened(name: str, path: Path, names: Mapping[str, str]) -> DataSet:
     builder = tfds.builder_from_directory(str(path))
     image_key, label_keys = _image_key(builder), _label_keys(builder)
-    names = {"train": train_split, "test": test_split}
     splits = {
-        which: Source(records=_records(builder, split), image_key=image_key, label_keys=label_keys)
+        which: Source(records=_records(builder, which, split), image_key=image_key, label_keys=label_keys)
         for which, split in names.items()
         if split.split("[")[0] in builder.info.splits
     }
@@ -111,7 +116,7 @@ def open_data_set(
         name=name,
         path=path,
         splits=splits,
-        split_names=names,
+        split_names=dict(names),
         labels={key: features[key].num_classes for key in label_keys},
         label_names={key: features[key].names for key in label_keys},
         image_shape=shape,
@@ -121,6 +126,20 @@ def open_data_set(
     )
     dataset.split("train")
     return dataset
+
+
+@contextlib.contextmanager
+def _damage_named(path: Path) -> Iterator[None]:
+    """Turns whatever TFDS, protobuf and ArrayRecord raise of damaged files into one line that names the folder."""
+    try:
+        yield
+    except DataError:
+        raise
+    except Exception as error:
+        why = (str(error) or type(error).__name__).splitlines()[0]
+        raise DataError(
+            f"{path} cannot be read ({why}): delete this folder and prepare the data set again"
+        ) from error
 
 
 # Where the files are ----------------------------------------------------------------------------------
@@ -158,18 +177,31 @@ def _manifest(path: Path) -> str:
 # What is in them --------------------------------------------------------------------------------------
 
 
-def _records(builder: tfds.core.DatasetBuilder, split: str) -> Sequence[bytes]:
+def _records(builder: tfds.core.DatasetBuilder, which: str, split: str) -> Sequence[bytes]:
     formats = {f.value for f in builder.info.available_file_formats()}
     if "array_record" not in formats:
         raise DataError(
             f"expected a data set in array_record format, found {', '.join(sorted(formats))} in "
             f"{builder.data_path}: prepare it again in that format, or change config.data.dir"
         )
-    for shard in builder.info.splits[split].filepaths:
+    for shard in _slice(builder, which, split).filepaths:
         if not shard.exists():
             raise DataError(f"{shard} is missing: delete {builder.data_path} and prepare the data set again")
     raw = tfds.decode.DeserializeMethod.RAW_BYTES
     return builder.as_data_source(split=split, deserialize_method=raw)
+
+
+def _slice(builder: tfds.core.DatasetBuilder, which: str, split: str) -> Any:
+    """TFDS's description of a split such as "train[:90%]". DataError where it cannot be read or is empty."""
+    try:
+        found = builder.info.splits[split]
+    except (ValueError, KeyError, AssertionError) as error:
+        raise DataError(
+            f"config.data.{which}_split = {split!r} is no slice that TFDS reads: write it as train[:90%] or train[100:]"
+        ) from error
+    if not found.num_examples:
+        raise DataError(f"config.data.{which}_split = {split!r} holds no example of {builder.data_path}")
+    return found
 
 
 def _is_image(feature: tfds.features.FeatureConnector) -> bool:

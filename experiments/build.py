@@ -140,5 +140,7 @@ def dataset(config: ConfigDict) -> DataSet:
 
 
 def init_key(config: ConfigDict) -> jax.Array:
-    """The key of the initial parameters."""
+    """The key of the initial parameters. ValueError for a seed that is out of range."""
+    if not 0 <= config.seed < 2**32:
+        raise ValueError(f"config.seed must be 0 to 2^32 - 1, found {config.seed}")
     return jax.random.fold_in(jax.random.key(config.seed), jnp.uint32(INIT))

@@ -11,8 +11,8 @@ again, not probed again.
 --follow   probes each new checkpoint until training has ended, looking every --every seconds
 """
 
-import hashlib
 import json
+import signal
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -20,7 +20,6 @@ from pathlib import Path
 from typing import Any
 
 import jax
-import numpy as np
 from absl import flags
 from jax.sharding import SingleDeviceSharding
 from ml_collections import ConfigDict, config_flags
@@ -99,10 +98,7 @@ def better_untrained(rows: Mapping[str, Scores]) -> str:
 
 def made_from(job: Job, variables: Tree) -> dict[str, str]:
     """Hashes of all that the results depend on."""
-    digest = hashlib.sha256()
-    for leaf in jax.tree.leaves(variables):
-        digest.update(np.asarray(leaf).tobytes())
-    return {"encoder": digest.hexdigest()[:16], "settings": settings_hash(job)}
+    return {"encoder": runs.fingerprint(variables), "settings": settings_hash(job)}
 
 
 # One checkpoint, or one after the other ---------------------------------------------------------------------
@@ -132,28 +128,31 @@ def follow(
     A checkpoint that training has deleted before its turn came is passed over.
     """
     done: set[int] = set()
+    probed = 0
     job = prepare(opened(workdir, None, overrides))
     while True:
         ended = training_has_ended(workdir)  # asked before looking: what comes in between is seen once more
         todo = [step for step in job.run.steps() if step not in done]
         for step in todo:
-            probe_if_there(job, step)
+            probed += probe_if_there(job, step)
             done.add(step)
         if ended and not todo:
-            job.say(f"training has ended, {len(done)} checkpoint(s) probed")
+            job.say(f"training has ended, {probed} checkpoint(s) probed")
             return
         if not todo:
             wait(every)
 
 
-def probe_if_there(job: Job, step: int) -> None:
-    """Probes a step unless its checkpoint is no longer there."""
+def probe_if_there(job: Job, step: int) -> bool:
+    """Probes a step unless its checkpoint is no longer there; says whether it was."""
     try:
         probe_step(job, step)
+        return True
     except CheckpointError:
         if step in job.run.steps():
             raise
         job.say(f"step {step} was deleted before it could be probed (config.checkpoint.keep)")
+        return False
 
 
 def training_has_ended(workdir: Path) -> bool:
@@ -219,6 +218,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     except (ValueError, OSError, CheckpointError, flags.Error) as error:
         print(f"experiments.probe: {error}", file=sys.stderr)
         return 1
+    except KeyboardInterrupt:
+        print("experiments.probe: stopped; the same command begins the step again", file=sys.stderr)
+        return 128 + signal.SIGINT
     return 0
 
 
@@ -271,8 +273,9 @@ def _read(values: flags.FlagValues, argv: list[str]) -> list[str]:
         config_flags.DEFINE_config_dict("config", overridable(), flag_values=values, sys_argv=argv)
         return values(argv)[1:]
     except (KeyError, AttributeError) as error:
-        words = str(error).replace("\\n", ", ").replace("\\", "").replace("'", "").strip('"')
-        raise flags.Error(f"--config has no such key: {words}; it has probe.* and data.dir") from error
+        raise flags.Error(
+            f"--config has no such key: {runs.one_line(error)}; it has probe.* and data.dir"
+        ) from error
 
 
 if __name__ == "__main__":

@@ -65,9 +65,7 @@ def stages(workdir: Path, minutes: float, data_dir: str = "") -> list[Stage]:
     return [
         Stage(name="prepare data", command=prepare),
         Stage(name="train", command=train, found=lambda: trained(workdir, last), promises=True),
-        Stage(
-            name="probe", command=("experiments.probe", where), found=lambda: probed(workdir), promises=True
-        ),
+        Stage(name="probe", command=("experiments.probe", where)),
         Stage(name="sample", command=("experiments.sample", where)),
         Stage(name="report", command=("experiments.report", where)),
     ]
@@ -105,12 +103,6 @@ def trained(workdir: Path, last: int) -> str:
     """True in words when a checkpoint of step `last` or a later one is there."""
     step = newest(workdir)
     return f"the checkpoint of step {step} in {workdir}/checkpoints" if step >= last else ""
-
-
-def probed(workdir: Path) -> str:
-    """True in words when the newest checkpoint has been probed."""
-    path = workdir / "probe" / str(newest(workdir)) / "results.json"
-    return str(path) if path.is_file() else ""
 
 
 def newest(workdir: Path) -> int:

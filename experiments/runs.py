@@ -1,5 +1,6 @@
 """A workdir on disk: what a run leaves behind, and how another process opens it."""
 
+import hashlib
 import json
 import shlex
 import sys
@@ -9,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import jax
+import numpy as np
 from jax.sharding import SingleDeviceSharding
 from ml_collections import ConfigDict
 
@@ -79,6 +81,15 @@ def open_run(workdir: str | Path, step: int | None = None) -> Run:
     """
     workdir = Path(workdir)
     saved = read_config(workdir)
+    try:
+        return _opened(workdir, saved, step)
+    except (KeyError, AttributeError) as error:  # a key of the config, or of the record, is not there
+        raise ValueError(
+            f"{workdir}/config.json does not fit this version of soda_jax ({error}): use the one that wrote it"
+        ) from error
+
+
+def _opened(workdir: Path, saved: Mapping[str, Any], step: int | None) -> Run:
     config = restored(saved["config"])
     found = checkpoints.steps(workdir / "checkpoints")
     if step is not None and step not in found:
@@ -102,7 +113,10 @@ def read_config(workdir: Path) -> dict[str, Any]:
             f"--workdir={workdir}: expected a run, found no {path.name} there: "
             "start it with python -m experiments.train --config=... --workdir=..."
         )
-    return json.loads(path.read_text())
+    try:
+        return json.loads(path.read_text())
+    except ValueError as error:
+        raise ValueError(f"{path} is not JSON ({error}): experiments.train writes it anew") from error
 
 
 def write_config(
@@ -113,6 +127,11 @@ def write_config(
     part = workdir / "config.json.part"
     part.write_text(json.dumps(record, indent=2) + "\n")
     part.replace(workdir / "config.json")
+
+
+def one_line(error: Exception) -> str:
+    """What ml_collections says of a key, without its quotes and line breaks."""
+    return str(error).replace("\\n", ", ").replace("\\", "").replace("'", "").strip('"')
 
 
 def command() -> str:
@@ -132,6 +151,14 @@ def data_info(dataset: DataSet) -> dict[str, Any]:
         "views": dataset.views,
         "manifest": dataset.manifest,
     }
+
+
+def fingerprint(variables: Tree) -> str:
+    """16 hexadecimal digits that other weights do not have."""
+    digest = hashlib.sha256()
+    for leaf in jax.tree.leaves(variables):
+        digest.update(np.asarray(leaf).tobytes())
+    return digest.hexdigest()[:16]
 
 
 def plain(config: ConfigDict) -> dict[str, Any]:

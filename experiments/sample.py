@@ -8,6 +8,7 @@ The same command again finds them there; the same seed draws the same pictures.
 """
 
 import argparse
+import signal
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -21,11 +22,12 @@ from data.sources import Source
 from data.views import Views, plain_view
 from experiments import build, xla_flags
 from experiments.drawing import Draw, draw
-from experiments.runs import Run, open_run
+from experiments.runs import Run, fingerprint, open_run
 from soda_jax.editing.interpolate import lerp
 from soda_jax.editing.sections import swap_each
 from soda_jax.report.figures import describe, save_grid
 from soda_jax.training.checkpoints import CheckpointError
+from soda_jax.types import Tree
 
 GENERATED = 5  # drawings of one source
 FRAMES = 7  # of an interpolation, both ends among them
@@ -43,6 +45,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     except (ValueError, OSError, CheckpointError) as error:
         print(f"experiments.sample: {error}", file=sys.stderr)
         return 1
+    except KeyboardInterrupt:
+        print("experiments.sample: stopped; the same command draws again", file=sys.stderr)
+        return 128 + signal.SIGINT
     print("pictures: " + ", ".join(str(path) for path in paths))
     return 0
 
@@ -56,32 +61,34 @@ def sample(run: Run, *, count: int = 8, seed: int = 0) -> list[Path]:
         raise ValueError(f"--count must be 1 or more, found {count}")
     if run.step is None:
         raise ValueError(f"{run.checkpoints} has no checkpoint yet: train first, or give another --workdir")
-    folder, words = Path(run.workdir) / "samples", description(run, count, seed)
+    variables = run.ema_variables()
+    folder, words = Path(run.workdir) / "samples", description(run, count, seed, fingerprint(variables))
     paths = {kind: folder / f"{run.step}_{kind}.png" for kind in KINDS}
     if all(path.exists() and describe(path) == words for path in paths.values()):
         print(f"the pictures of step {run.step} are there already")
     else:
-        for kind, columns in pictures(run, count, seed).items():
+        for kind, columns in pictures(run, variables, count, seed).items():
             save_grid(paths[kind], columns, side=64 if len(columns) > 10 else 128, description=words)
     return list(paths.values())
 
 
-def description(run: Run, count: int, seed: int) -> str:
+def description(run: Run, count: int, seed: int, weights: str) -> str:
     """How the pictures were made; it is kept in the files, and tells whether they must be made again."""
     s = run.config.samples
     noise = f", eta {s.eta}" if s.sampler == "ddim" and s.eta else ""
     guidance = f", guidance {s.guidance}" if s.guidance else ""
-    return f"Step {run.step}, {count} images, seed {seed}, {s.sampler.upper()} in {s.steps} steps{noise}{guidance}."
+    sampler = f"{s.sampler.upper()} in {s.steps} steps{noise}{guidance}"
+    return f"Step {run.step} (weights {weights[:8]}), {count} images, seed {seed}, {sampler}."
 
 
-def pictures(run: Run, count: int, seed: int) -> dict[str, list[tuple[str, Any]]]:
+def pictures(run: Run, variables: Tree, count: int, seed: int) -> dict[str, list[tuple[str, Any]]]:
     """The columns of each picture."""
     source = test_source(run)
     chosen = choose(source, max(count, 2 * PAIRS), seed)
     couples = partners([source[i]["labels"] for i in chosen])[:PAIRS]
     seen = two_views(source, chosen[:count], build.views(run.config), seed)
     plain = plain_views(source, chosen, run.config.data)
-    encode, paint = draw(run.config, run.method, run.ema_variables(), seed)
+    encode, paint = draw(run.config, run.method, variables, seed)
     z_seen, z_plain = encode(seen["source"]), encode(plain["source"])
     jobs = [view_job(z_seen), interpolation_job(z_plain, couples), section_job(z_plain, couples)]
     views, frames, swaps = paint(jobs)

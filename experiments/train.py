@@ -189,6 +189,17 @@ def say(text: str) -> None:
         print(text, flush=True)
 
 
+def parse_flags(argv: list[str]) -> list[str]:
+    """absl's, with one line instead of a traceback for a config, or a key of it, that does not exist."""
+    try:
+        return app.parse_flags_with_usage(argv)
+    except (KeyError, AttributeError, ImportError, OSError) as error:
+        words = runs.one_line(error)
+        raise SystemExit(
+            f"error: --config: {words}; experiments/configs/default.py lists every key"
+        ) from error
+
+
 if __name__ == "__main__":
     flags.mark_flags_as_required(["config", "workdir"])
-    app.run(main)
+    app.run(main, flags_parser=parse_flags)

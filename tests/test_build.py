@@ -127,3 +127,9 @@ def test_the_seed_gives_the_initial_key_and_no_step_has_it():
     keys = [jax.random.key_data(build.init_key(config({"seed": seed}))).tolist() for seed in (0, 0, 1)]
     assert keys[0] == keys[1] != keys[2]
     assert jax.random.key_data(jax.random.fold_in(jax.random.key(0), 0)).tolist() != keys[0]
+
+
+@pytest.mark.parametrize("seed", [-1, 2**32, 2**64])
+def test_a_seed_out_of_range_is_refused_with_its_key(seed):
+    with pytest.raises(ValueError, match=rf"config.seed must be 0 to 2\^32 - 1, found {seed}"):
+        build.init_key(config({"seed": seed}))

@@ -159,6 +159,17 @@ def test_split_of_another_name_beside_train(tmp_path):
     assert f"{tmp_path} has val/ beside train/" in message(tmp_path)
 
 
+def test_a_split_written_with_a_capital_is_no_class(tmp_path):
+    labelled(tmp_path, splits=("Train", "Test"))
+    assert f"{tmp_path / 'Test'}: write it test/" in message(tmp_path)
+
+
+def test_a_name_that_is_not_text_is_refused(tmp_path):
+    labelled(tmp_path)
+    picture(tmp_path / "train" / "ant" / "caf\udce9.png")  # the byte E9 alone, as an old disk may hold it
+    assert "is not UTF-8" in message(tmp_path) and "rename it" in message(tmp_path)
+
+
 def test_images_beside_class_folders(tmp_path):
     labelled(tmp_path)
     picture(tmp_path / "train" / "stray.png")

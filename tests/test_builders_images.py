@@ -134,3 +134,13 @@ def test_a_missing_file_is_named(tmp_path):
 def test_png_encoder_is_lossless_in_rgb_order():
     np.testing.assert_array_equal(decode(images.encode_png(RGB)), RGB)
     np.testing.assert_array_equal(decode(images.encode_png(GREY), 1), GREY)
+
+
+@pytest.mark.parametrize("bytes_cut", [2, 4, 12, 20])
+def test_a_png_without_its_very_end_is_kept_only_if_training_can_read_it(tmp_path, bytes_cut):
+    path = save(tmp_path / "x.png", RGB)
+    path.write_bytes(path.read_bytes()[:-bytes_cut])
+    try:
+        np.testing.assert_array_equal(decode(images.read_encoded(path, 3)), RGB)
+    except DataError as error:
+        assert str(path) in str(error) and "replace or remove it" in str(error)

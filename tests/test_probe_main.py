@@ -139,7 +139,7 @@ def test_follow_waits_for_what_is_not_there_yet(workdir, probed, tmp_path):
 
 def test_a_checkpoint_deleted_before_its_turn_is_passed_over(workdir, capsys):
     job = prepare(open_run(workdir))
-    probe_if_there(job, 3)
+    assert not probe_if_there(job, 3)
     assert "step 3 was deleted" in capsys.readouterr().out
 
 

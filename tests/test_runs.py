@@ -100,3 +100,19 @@ def test_config_json_is_whole_or_not_there(workdir, monkeypatch, tmp_path):
     with pytest.raises(TypeError):
         runs.write_config(tmp_path, default.get_config(), {}, info)
     assert not (tmp_path / "config.json").exists()
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [("{", "config.json is not JSON"), ('{"config": {"seed": 0}}', "does not fit this version of soda_jax")],
+)
+def test_a_config_json_that_cannot_be_used_is_named(tmp_path, text, words):
+    (tmp_path / "config.json").write_text(text)
+    with pytest.raises(ValueError, match=words) as error:
+        runs.open_run(tmp_path)
+    assert str(tmp_path) in str(error.value) and "\n" not in str(error.value)
+
+
+def test_other_weights_have_another_fingerprint():
+    one, two = ({"a": np.ones(3), "b": np.full(2, x)} for x in (0.0, 1.0))
+    assert runs.fingerprint(one) == runs.fingerprint(dict(one)) != runs.fingerprint(two)

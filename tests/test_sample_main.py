@@ -73,8 +73,14 @@ def test_the_main_draws_three_pictures_and_finds_them_again(workdir, capsys):
 
 def test_what_changes_a_picture_changes_its_description(workdir):
     run = open_run(workdir)
-    words = {sample.description(run, count, seed) for count in (3, 4) for seed in (0, 1)}
-    assert len(words) == 4 and "Step 4, 3 images, seed 1, DDIM in 2 steps." in words
+    words = {
+        sample.description(run, count, seed, weights)
+        for count in (3, 4)
+        for seed in (0, 1)
+        for weights in ("0123456789abcdef", "f" * 16)
+    }
+    assert len(words) == 8
+    assert "Step 4 (weights 01234567), 3 images, seed 1, DDIM in 2 steps." in words
 
 
 def test_pictures_do_not_depend_on_the_number_of_devices(eight):

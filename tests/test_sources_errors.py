@@ -124,3 +124,25 @@ def test_of_two_images_neither_is_guessed(tmp_path):
     row = prepared.single_rows(0, 1, 28, 28, 1)[0]["image"]
     prepared.prepare("two", {"a": IMAGE, "b": IMAGE}, {"train": [{"a": row, "b": row}]}, place=tmp_path)
     refused("two", tmp_path, "expected one image feature", "'a', 'b'")
+
+
+@pytest.mark.parametrize(
+    ("file", "content"),
+    [
+        ("dataset_info.json", b"{"),
+        ("dataset_info.json", b'{"splits": 3}'),
+        ("features.json", b'{"a'),
+        ("features.json", None),
+        ("*train*", b"cut"),
+    ],
+)
+def test_a_damaged_file_is_told_with_its_folder(damaged, file, content):
+    place, folder = damaged
+    path = next(folder.glob(file))
+    path.unlink() if content is None else path.write_bytes(content)
+    refused("single1", place, str(folder), "delete this folder and prepare the data set again")
+
+
+@pytest.mark.parametrize("split", ["train[:9%", "train[bogus]", "train[:0%]"])
+def test_a_slice_that_cannot_be_read_or_is_empty_names_its_key(place, split):
+    refused("single1", place, f"config.data.train_split = {split!r}", train_split=split)

@@ -145,6 +145,18 @@ def test_errors_are_one_line_and_status_1(key, value, words, monkeypatch, tmp_pa
     assert said.startswith("error: ") and words in said and "\n" not in said
 
 
+@pytest.mark.parametrize(
+    ("argument", "word"), [("--config.data.nam=x", "nam"), ("--config.modle.channels=8", "modle")]
+)
+def test_a_mistyped_key_is_one_line_too(argument, word, monkeypatch):
+    argv = ["train", f"--config={ROOT / 'tests' / 'small_config.py'}", "--workdir=w", argument]
+    monkeypatch.setattr(sys, "argv", argv)
+    with pytest.raises(SystemExit) as end:
+        train.parse_flags(argv)
+    said = end.value.code
+    assert said.startswith("error: --config: ") and word in said and "default.py" in said and "\n" not in said
+
+
 def test_a_workdir_that_cannot_be_written(monkeypatch, tmp_path):
     (tmp_path / "file").write_text("in the way")
     said = call_main(monkeypatch, tmp_path / "file" / "run")

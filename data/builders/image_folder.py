@@ -68,6 +68,11 @@ def list_images(root: pathlib.Path) -> dict[str, list[Entry]]:
 
 def _list_splits(root: pathlib.Path) -> dict[str, list[Entry]]:
     folders = {path.name for path in _subfolders(root)}
+    misspelt = sorted(name for name in folders if name.lower() in SPLITS and name not in SPLITS)
+    if misspelt:
+        raise DataError(
+            f"{root / misspelt[0]}: write it {misspelt[0].lower()}/, or give the class another name"
+        )
     if "test" in folders and "train" not in folders:
         raise DataError(f"{root} has test/ without train/: add train/, or rename test/ to train/")
     if "train" not in folders:
@@ -97,16 +102,28 @@ def _list_split(folder: pathlib.Path) -> list[Entry]:
 
 
 def _list_class(folder: pathlib.Path) -> list[Entry]:
-    walked = (pathlib.Path(place) / file for place, _, files in os.walk(folder) for file in files)
+    walked = (
+        pathlib.Path(place) / file for place, _, files in os.walk(folder, onerror=_fail) for file in files
+    )
     found = sorted(path for path in walked if _is_image(path, folder))
     if not found:
         raise DataError(f"class folder {folder} has no images: add some, or remove the folder")
     return [Entry(path, folder.name) for path in found]
 
 
+def _fail(error: OSError) -> None:
+    raise error
+
+
 def _is_image(path: pathlib.Path, folder: pathlib.Path) -> bool:
+    if not _is_text(str(path)):
+        raise DataError(f"{str(path)!r}: its name is not UTF-8, which a data set's keys must be; rename it")
     hidden = any(part.startswith(".") for part in path.relative_to(folder).parts)
     return not hidden and path.suffix.lower() in images.EXTENSIONS
+
+
+def _is_text(name: str) -> bool:
+    return name.encode(errors="replace").decode() == name
 
 
 def _subfolders(folder: pathlib.Path) -> list[pathlib.Path]:

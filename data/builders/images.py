@@ -48,7 +48,11 @@ def read_encoded(path: pathlib.Path, channels: int) -> bytes:
         encoded = path.read_bytes()
         with Image.open(io.BytesIO(encoded)) as image:
             image.load()  # decodes every row: a cut or damaged file fails here
-            return encoded if _is_plain(image, encoded, channels) else _convert(image, channels)
+            if not _is_plain(image, encoded, channels):
+                return _convert(image, channels)
+        if cv2.imdecode(np.frombuffer(encoded, np.uint8), cv2.IMREAD_UNCHANGED) is None:
+            raise ValueError("its end is missing")  # Pillow forgives that; what reads it in training does not
+        return encoded
 
 
 def encode_png(image: np.ndarray) -> bytes:
