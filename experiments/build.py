@@ -9,10 +9,10 @@ from ml_collections import ConfigDict
 
 from data.sources import DataSet, open_data_set
 from data.views import Views
-from soda_jax.diffusion.samplers import Sampler
+from soda_jax.diffusion.samplers import Sampler, times
 from soda_jax.diffusion.schedules import Schedule
 from soda_jax.methods.base import BatchSpec, Method
-from soda_jax.methods.soda import SODA
+from soda_jax.methods.soda import SODA, keep_all_but
 from soda_jax.nn.resnet import STAGES, ResNet, check_choice
 from soda_jax.nn.unet import UNet
 from soda_jax.nn.vit import SIZES, ViT
@@ -78,6 +78,28 @@ def sampler(config: ConfigDict) -> Sampler:
     """How pictures are made."""
     c = config.samples
     return Sampler(kind=c.sampler, steps=c.steps, eta=c.eta, clip_x0=c.clip_x0)
+
+
+def guide_sections(config: ConfigDict) -> tuple[int, ...] | None:
+    """The sections that guidance strengthens, as `SODA.generate` takes them; None: all."""
+    return tuple(config.samples.guide_sections) or None
+
+
+def check_hooks(config: ConfigDict, method: SODA) -> None:
+    """Raise ValueError, naming the key, for pictures and readings that would fail hours later, when they are due."""
+    for name in ("samples", "monitor"):
+        if config[name].every_images < 0:
+            raise ValueError(
+                f"{name}.every_images must be 0 (never) or more, found {config[name].every_images}"
+            )
+    if config.samples.count < 1:
+        raise ValueError(f"samples.count must be 1 or more, found {config.samples.count}")
+    if config.monitor.batch < 2:
+        raise ValueError(
+            f"monitor.batch must be 2 or more, to exchange latents, found {config.monitor.batch}"
+        )
+    times(schedule(config), sampler(config).steps)
+    keep_all_but(method.sections, guide_sections(config))
 
 
 def optimizer(config: ConfigDict) -> optax.GradientTransformation:

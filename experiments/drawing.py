@@ -65,13 +65,14 @@ def generator(
     config: ConfigDict, method: SODA, shape: tuple[int, int, int], seed: int, on_step: Callable
 ) -> Callable:
     """(variables, z [b, s, d], noise numbers [b]) -> uint8 [b, h, w, c], compiled."""
-    sampler, guidance, root = build.sampler(config), config.samples.guidance, jax.random.key(seed)
+    sampler, root = build.sampler(config), jax.random.key(seed)
+    guidance = {"guidance": config.samples.guidance, "guide_sections": build.guide_sections(config)}
 
     def generate(variables, z, numbers):
         noise = jax.vmap(lambda i: jax.random.normal(jax.random.fold_in(root, i), shape))(numbers)
         fresh = jax.random.fold_in(root, 2**31 - 1)  # no noise has this number
         images = method.generate(
-            variables, z, sampler, fresh, shape, guidance=guidance, noise=noise, on_step=on_step
+            variables, z, sampler, fresh, shape, **guidance, noise=noise, on_step=on_step
         )
         return to_uint8(images)
 

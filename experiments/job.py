@@ -68,6 +68,7 @@ def prepare(config: ConfigDict, workdir: Path) -> Job:
     check_fit(dataset, build.views(config))
     plan, spec = build.mesh_plan(config), build.batch_spec(config)
     mesh, method = build.mesh(config), build.method(config, spec)
+    build.check_hooks(config, method)
     abstract = jax.eval_shape(initialiser(config, method, spec))
     shardings = state_shardings(abstract, mesh)
     return Job(
@@ -88,9 +89,9 @@ def make_workdir(workdir: Path) -> None:
     """OSError, with the flag to change, unless files can be written there."""
     try:
         workdir.mkdir(parents=True, exist_ok=True)
-        trial = workdir / ".writable"
+        trial = workdir / f".writable_{processes.process_index()}"
         trial.touch()
-        trial.unlink()
+        trial.unlink(missing_ok=True)
     except OSError as error:
         reason = error.strerror
         raise OSError(f"--workdir={workdir}: cannot write there ({reason}); choose another folder") from error

@@ -73,7 +73,7 @@ def results(job: Job, step: int, variables: Tree) -> dict[str, Any]:
     better = {name: better_untrained(rows) for name, rows in labels.items()}
     order = ("z", "pooled", "untrained", "pixels", "untrained_z", "untrained_pooled")
     for name, rows in labels.items():
-        rows = {**rows, "untrained": rows[better[name]]}
+        rows = {**rows, "untrained": untrained_row(rows, better[name])}
         labels[name] = {kind: rows[kind] for kind in order}
     classes = job.dataset.labels
     return {
@@ -94,6 +94,12 @@ def results(job: Job, step: int, variables: Tree) -> dict[str, Any]:
 def better_untrained(rows: Mapping[str, Scores]) -> str:
     """The feature of the untrained encoder that did better on the held-out part of train."""
     return max(("untrained_pooled", "untrained_z"), key=lambda name: rows[name]["holdout"])
+
+
+def untrained_row(rows: Mapping[str, Scores], better: str) -> Scores:
+    """The untrained encoder's scores; no held-out part chooses for k-NN, so that is the better one on test."""
+    nearest = max(("untrained_pooled", "untrained_z"), key=lambda name: rows[name]["knn"])
+    return {**rows[better], **{key: rows[nearest][key] for key in ("knn", "knn_ci95")}}
 
 
 def made_from(job: Job, variables: Tree) -> dict[str, str]:
@@ -127,6 +133,7 @@ def follow(
 
     A checkpoint that training has deleted before its turn came is passed over.
     """
+    wait_for_config(workdir, every, wait)
     done: set[int] = set()
     probed = 0
     job = prepare(opened(workdir, None, overrides))
@@ -143,6 +150,14 @@ def follow(
             wait(every)
 
 
+def wait_for_config(workdir: Path, every: float, wait: Callable[[float], None]) -> None:
+    """Training that was started beside the probe writes config.json before it compiles."""
+    if workdir.is_dir() and not (workdir / "config.json").is_file():
+        print(f"waiting for {workdir}/config.json: no training has started there yet", flush=True)
+        while not (workdir / "config.json").is_file():
+            wait(every)
+
+
 def probe_if_there(job: Job, step: int) -> bool:
     """Probes a step unless its checkpoint is no longer there; says whether it was."""
     try:
@@ -156,8 +171,14 @@ def probe_if_there(job: Job, step: int) -> bool:
 
 
 def training_has_ended(workdir: Path) -> bool:
-    """True when there is a checkpoint of the last step that config.json, as it is now, asks for."""
+    """True when there is a checkpoint of the last step that config.json, as it is now, asks for.
+
+    Also when training has diverged since it wrote config.json, which it does whenever it starts.
+    """
     config = runs.restored(runs.read_config(workdir)["config"])
+    started = (workdir / "config.json").stat().st_mtime_ns
+    if any(folder.stat().st_mtime_ns > started for folder in workdir.glob("failure/step_*")):
+        return True
     return max(checkpoints.steps(workdir / "checkpoints"), default=-1) >= build.lengths(config).steps
 
 
@@ -194,8 +215,8 @@ def footnote(found: Mapping[str, Any]) -> str:
     side = found["pixels_side"]
     statistics = found["untrained_statistics"]
     return (
-        f"untrained: z or pooled features, whichever did better on held-out training images ({which}),\n"
-        f"  with {statistics} BatchNorm statistics; pixels: {side} x {side}; chance: the commonest class"
+        f"untrained: z or pooled features, whichever did better on held-out training images ({which}; k-NN: on\n"
+        f"  test), with {statistics} BatchNorm statistics; pixels: {side} x {side}; chance: the commonest class"
     )
 
 

@@ -7,6 +7,7 @@ page holds its pictures and charts itself and fetches nothing, so the one file c
 import argparse
 import json
 import re
+import shlex
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -58,7 +59,10 @@ def read(workdir: str | Path) -> RunRecord:
         classes=about["data_info"]["labels"],
         sizes=about["data_info"]["sizes"],
         versions=about["versions"],
-        commands=[about["command"], *(f"python -m experiments.{name} --workdir={folder}" for name in MAINS)],
+        commands=[
+            about["command"],
+            *(shlex.join(["python", "-m", f"experiments.{name}", f"--workdir={folder}"]) for name in MAINS),
+        ],
     )
 
 

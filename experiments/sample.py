@@ -1,6 +1,6 @@
 """Pictures from a run: `python -m experiments.sample --workdir=DIR [--step=N] [--count=8] [--seed=0]`.
 
-Writes into DIR/samples, from images of the test split, which were never trained on:
+Writes into DIR/samples, from images of the test split, or of the training split where there is no other:
     <step>_views.png           source | target | drawn from the source's z, each column with its own noise
     <step>_interpolation.png   from the z of A to the z of B, all with the same noise
     <step>_sections.png        A with one section of its z taken from B, section by section
@@ -10,7 +10,7 @@ The same command again finds them there; the same seed draws the same pictures.
 import argparse
 import signal
 import sys
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -76,14 +76,17 @@ def description(run: Run, count: int, seed: int, weights: str) -> str:
     """How the pictures were made; it is kept in the files, and tells whether they must be made again."""
     s = run.config.samples
     noise = f", eta {s.eta}" if s.sampler == "ddim" and s.eta else ""
-    guidance = f", guidance {s.guidance}" if s.guidance else ""
+    guided = f" by sections {list(s.guide_sections)}" if s.guide_sections else ""
+    guidance = f", guidance {s.guidance}{guided}" if s.guidance else ""
+    which = {"test": "test images, never trained on", "train": "images that were trained on"}
     sampler = f"{s.sampler.upper()} in {s.steps} steps{noise}{guidance}"
-    return f"Step {run.step} (weights {weights[:8]}), {count} images, seed {seed}, {sampler}."
+    images = f"{count} {which[split_of(run.data_info['sizes'])]}"
+    return f"Step {run.step} (weights {weights[:8]}), {images}, seed {seed}, {sampler}."
 
 
 def pictures(run: Run, variables: Tree, count: int, seed: int) -> dict[str, list[tuple[str, Any]]]:
     """The columns of each picture."""
-    source = test_source(run)
+    source = source_of(run)
     chosen = choose(source, max(count, 2 * PAIRS), seed)
     couples = partners([source[i]["labels"] for i in chosen])[:PAIRS]
     seen = two_views(source, chosen[:count], build.views(run.config), seed)
@@ -138,14 +141,24 @@ def _columns(drawn: np.ndarray, *titles: str) -> list[tuple[str, np.ndarray]]:
     return [(name, drawn[:, i]) for i, name in enumerate(names)]
 
 
-def test_source(run: Run) -> Source:
-    """The test split. Raises what `open_data_set` raises, ValueError where there are not two examples."""
-    source = build.dataset(run.config).split("test")
+def source_of(run: Run) -> Source:
+    """The test split, or the training split of data that has no other.
+
+    Raises what `open_data_set` raises, ValueError where there are not two examples.
+    """
+    dataset = build.dataset(run.config)
+    which = split_of(dataset.splits)
+    source = dataset.split(which)
     if len(source) < 2:
         raise ValueError(
-            f"the pictures need 2 test examples or more, found {len(source)}: change data.test_split"
+            f"the pictures need 2 {which} examples or more, found {len(source)}: change data.{which}_split"
         )
     return source
+
+
+def split_of(splits: Collection[str]) -> str:
+    """Which split the pictures are of."""
+    return "test" if "test" in splits else "train"
 
 
 def choose(source: Source, count: int, seed: int) -> list[int]:

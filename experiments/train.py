@@ -73,6 +73,9 @@ def run(job: Job, stop: StopRequest, say: Say) -> End:
             say(f"nothing to do: trained for {first * job.lengths.batch:,} images already")
             return End(kind="finished", step=first)
         step = compile_step(job, say)
+        if stop.requested:
+            say(f"stopped by {stop.requested} before step {first + 1}: there is nothing new to save")
+            return End(kind="stopped", step=first)
         state, end = run_loop(
             job, start_state(job, checkpoints, first), first, step, checkpoints, ledger, stop
         )

@@ -18,6 +18,6 @@ def get_config():
     c.train.update(batch=BATCH, images=STEPS * BATCH, log_every_images=LOG * BATCH)
     c.checkpoint.update(every_images=SAVE * BATCH, keep=10)
     c.samples.update(every_images=0, steps=2, count=2)
-    c.monitor.update(every_images=0, batch=8)
+    c.monitor.update(every_images=4 * BATCH, batch=8)  # read between two lines of the log
     c.mesh.data = 1
     return c

@@ -121,3 +121,10 @@ def test_unfitting_latent_names_the_key_and_the_sizes_that_fit():
         check_latent_size(128, 13)
     with pytest.raises(ValueError, match=r"model\.latent_dim=5 .*: 13 fits"):
         check_latent_size(5, 13)
+
+
+def test_scale_and_shift_are_float32_also_in_bfloat16(inputs, variables):
+    """A scale near 1 would be rounded to 1/128: that of a constant image must come out exactly."""
+    h, time, z = inputs
+    low, whole = (AdaGN(4, dtype).apply(variables, h, time, z) for dtype in (jnp.bfloat16, jnp.float32))
+    np.testing.assert_array_equal(low, whole.astype(jnp.bfloat16))

@@ -1,6 +1,7 @@
 """The probe main on a small run: what it writes, what it does not do twice, how it follows and fails."""
 
 import json
+import os
 import shutil
 
 import jax
@@ -51,7 +52,11 @@ def test_untrained_is_the_better_on_held_out_training_images(probed):
     for label, rows in found["labels"].items():
         z, pooled = rows["untrained_z"], rows["untrained_pooled"]
         assert rows["untrained"]["holdout"] == max(z["holdout"], pooled["holdout"])
-        assert rows["untrained"] == rows[f"untrained_{found['untrained_features'][label]}"]
+        linear = rows[f"untrained_{found['untrained_features'][label]}"]
+        assert {k: v for k, v in rows["untrained"].items() if not k.startswith("knn")} == {
+            k: v for k, v in linear.items() if not k.startswith("knn")
+        }
+        assert rows["untrained"]["knn"] == max(z["knn"], pooled["knn"])
     assert found["untrained_statistics"] in ("initial", "calibrated")
 
 
@@ -63,9 +68,9 @@ def test_the_choice_is_from_the_grid_and_made_on_train(probed):
 
 
 def test_images_of_a_scene_do_not_count_as_many(probed):
-    low, high = json.loads(probed.read_text())["labels"]["hue"]["pixels"]["linear_ci95"]
-    if high == 1.0:  # all right: the interval is that of 10 scenes, not of 40 images
-        assert low == pytest.approx(10 / (10 + 1.959964**2), abs=1e-5)
+    scores = json.loads(probed.read_text())["labels"]["hue"]["pixels"]
+    assert scores["linear"] == 1.0  # all right: the interval is that of 10 scenes, not of 40 images
+    assert scores["linear_ci95"] == pytest.approx([10 / (10 + 1.959964**2), 1.0], abs=1e-5)
 
 
 def test_a_probed_step_is_shown_not_probed_again(workdir, probed, capsys):
@@ -150,3 +155,27 @@ def test_a_broken_checkpoint_is_an_error(tmp_path, capsys):
     assert probe.main([f"--workdir={run}", "--follow"]) == 1
     error = capsys.readouterr().err
     assert "checkpoints/2" in error and len(error.strip().splitlines()) == 1
+
+
+def test_follow_waits_for_a_training_that_has_not_written_its_config_yet(tmp_path, capsys):
+    waited = []
+
+    def wait(seconds):
+        waited.append(seconds)
+        if len(waited) == 2:
+            (tmp_path / "config.json").write_text("{}")
+
+    probe.wait_for_config(tmp_path, 3.0, wait)
+    assert waited == [3.0, 3.0] and f"waiting for {tmp_path}/config.json" in capsys.readouterr().out
+
+
+def test_a_training_that_diverged_has_ended_until_it_is_started_again(tmp_path):
+    run = small_run.write(tmp_path / "run", steps=(2,))
+    assert not training_has_ended(run)
+    config, failure = run / "config.json", run / "failure" / "step_00000003"
+    failure.mkdir(parents=True)
+    later = config.stat().st_mtime_ns + 10**9
+    os.utime(failure, ns=(later, later))
+    assert training_has_ended(run)
+    os.utime(config, ns=(later + 1, later + 1))
+    assert not training_has_ended(run)

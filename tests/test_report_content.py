@@ -152,3 +152,8 @@ def test_changed_keys_come_before_the_whole_config(record):
 def test_commands_and_versions_are_there(record):
     words = text(content.provenance(record))
     assert "experiments.train --config=experiments/configs/quickstart.py" in words and "jax 0.10.2" in words
+
+
+def test_the_verdict_says_how_much_the_denoiser_needs_the_right_latent(record):
+    rows = [monitor_reading(1.0)]
+    assert "loss is 1.4 times as high" in summary.latent_verdict(changed(record, metrics=rows))

@@ -80,7 +80,8 @@ def test_what_changes_a_picture_changes_its_description(workdir):
         for weights in ("0123456789abcdef", "f" * 16)
     }
     assert len(words) == 8
-    assert "Step 4 (weights 01234567), 3 images, seed 1, DDIM in 2 steps." in words
+    said = "Step 4 (weights 01234567), 3 test images, never trained on, seed 1, DDIM in 2 steps."
+    assert said in words
 
 
 def test_pictures_do_not_depend_on_the_number_of_devices(eight):
@@ -202,4 +203,29 @@ def test_a_split_of_one_image_has_no_pair(workdir):
     config = run.config.copy_and_resolve_references()
     config.data.test_split = "test[:1]"
     with pytest.raises(ValueError, match=r"2 test examples or more, found 1: change data\.test_split"):
-        sample.test_source(dataclasses.replace(run, config=config))
+        sample.source_of(dataclasses.replace(run, config=config))
+
+
+def test_data_without_a_test_split_is_drawn_from_what_was_trained_on(workdir):
+    run = open_run(workdir)
+    config = run.config.copy_and_resolve_references()
+    config.data.test_split = "none"
+    alone = dataclasses.replace(run, config=config, data_info={"sizes": {"train": 24}})
+    assert len(sample.source_of(alone)) == 24
+    assert "3 images that were trained on" in sample.description(alone, 3, 0, "0" * 16)
+
+
+def test_guidance_by_chosen_sections_reaches_the_pictures(workdir):
+    """Strengthening no section but one changes the picture otherwise than strengthening all."""
+    run, variables = open_run(workdir), open_run(workdir).ema_variables()
+    job = Draw(
+        z=np.random.default_rng(0).normal(size=(1, 1, 3, 2)).astype(np.float32), noise=np.zeros((1, 1), int)
+    )
+
+    def drawn(guidance, sections):
+        config = run.config.copy_and_resolve_references()
+        config.samples.update(guidance=guidance, guide_sections=sections)
+        return sample.draw(config, run.method, variables, 0)[1]([job])[0]
+
+    plain, all_of_them, one = drawn(0.0, ()), drawn(5.0, ()), drawn(5.0, (1,))
+    assert (plain != all_of_them).any() and (plain != one).any() and (one != all_of_them).any()

@@ -1,6 +1,7 @@
 """The training main: what it prints, writes and refuses."""
 
 import json
+import shutil
 import signal
 import subprocess
 import sys
@@ -96,6 +97,15 @@ def test_another_config_is_refused_with_what_differs(pictured):
         check_same(small_job.job(workdir, HOOKS), 4, saved | {"data": "other"})
 
 
+def test_another_config_goes_on_when_told_to(pictured, tmp_path):
+    shutil.copytree(pictured[0], tmp_path / "run")
+    changes = {"optimizer.clip": 2.0, "train.allow_config_change": True, "train.images": 5 * BATCH}
+    end = small_job.run(tmp_path / "run", HOOKS | changes)
+    assert (end.kind, end.step) == ("finished", 5)
+    saved = checkpoints.metadata(tmp_path / "run" / "checkpoints", 5)
+    assert saved["config"]["optimizer"]["clip"] == 2.0
+
+
 def test_a_config_for_more_devices_is_folded_and_says_so(tmp_path):
     job = small_job.job(tmp_path, {"mesh.data": 16, "mesh.fsdp": 2, "train.batch": 32})
     assert (job.mesh.devices.size, job.accumulation) == (8, 4)
@@ -137,12 +147,24 @@ def call_main(monkeypatch, workdir, *arguments):
         ("data.image_size", "64", "config.data.image_size"),
         ("model.latent_dim", "7", "model.latent_dim=7"),
         ("checkpoint.keep", "0", "checkpoint.keep must be 1 or more"),
+        ("samples.steps", "2000", "samples.steps: expected at most diffusion.steps = 1000"),
+        ("samples.every_images", "-8", "samples.every_images must be 0 (never) or more"),
+        ("samples.guide_sections", "(0,9)", "samples.guide_sections must lie in 0..2"),
+        ("monitor.batch", "1", "monitor.batch must be 2 or more"),
+        ("ema.decay", "1.5", "ema.decay must be 0 or more and below 1"),
     ],
 )
 def test_errors_are_one_line_and_status_1(key, value, words, monkeypatch, tmp_path):
     prepared_data.single(1)
     said = call_main(monkeypatch, tmp_path, f"--config.{key}={value}")
     assert said.startswith("error: ") and words in said and "\n" not in said
+
+
+def test_a_loss_that_is_not_finite_ends_with_status_1(monkeypatch, tmp_path, capsys):
+    prepared_data.single(1)
+    keys = ("optimizer.learning_rate=1e30", "optimizer.warmup_images=0", "train.images=32")
+    assert call_main(monkeypatch, tmp_path, *(f"--config.{key}" for key in keys)) == 1
+    assert "was not finite in step" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(
@@ -163,7 +185,8 @@ def test_a_workdir_that_cannot_be_written(monkeypatch, tmp_path):
     assert said.startswith("error: --workdir=") and "choose another folder" in said
 
 
-def test_ctrl_c_saves_and_the_same_command_goes_on(tmp_path):
+@pytest.mark.parametrize("name", ["SIGINT", "SIGTERM"])
+def test_a_signal_saves_and_ends_with_status_0(name, tmp_path):
     prepared_data.single(1)
     command = [
         sys.executable,
@@ -179,10 +202,10 @@ def test_ctrl_c_saves_and_the_same_command_goes_on(tmp_path):
         for line in process.stdout:
             said.append(line)
             if line.startswith("step 3 "):
-                process.send_signal(signal.SIGINT)
+                process.send_signal(getattr(signal, name))
     rest = "".join(said)
     assert process.returncode == 0, rest
-    assert "stopped by SIGINT after step" in rest and "Traceback" not in rest
+    assert f"stopped by {name} after step" in rest and "Traceback" not in rest
     (step,) = checkpoints.steps(tmp_path / "checkpoints")[-1:]
     assert f"after step {step}: saved" in rest
     assert small_job.records(tmp_path)[-1]["step"] == step // 3 * 3

@@ -135,6 +135,7 @@ def samples() -> ConfigDict:
     samples.steps = 50  # calls of the denoiser (twice as many with guidance)
     samples.eta = 0.0  # fresh noise of ddim: 0 none .. 1 as ddpm
     samples.guidance = 0.0  # w of classifier-free guidance
+    samples.guide_sections = ()  # the sections of z that guidance strengthens; (): all
     samples.clip_x0 = True  # keep the estimates of the image in [-1, 1]
     return samples
 

@@ -202,5 +202,5 @@ def keep_all_but(sections: int, dropped: tuple[int, ...] | None) -> Bool[Array, 
         return jnp.zeros(sections, bool)
     wrong = [i for i in dropped if not 0 <= i < sections]
     if wrong:
-        raise ValueError(f"guide_sections must lie in 0..{sections - 1}, found {wrong}")
+        raise ValueError(f"samples.guide_sections must lie in 0..{sections - 1}, found {wrong}")
     return jnp.asarray([i not in dropped for i in range(sections)])

@@ -72,10 +72,12 @@ def check_latent_size(dim: int, sections: int) -> None:
         raise ValueError(f"model.latent_dim={dim} can't be cut into {sections} equal sections: {fit}")
 
 
-def scale_and_shift(features: Float[Array, "b n"], channels: int, dtype: Any, name: str) -> list[Array]:
+def scale_and_shift(features: Float[Array, "b n"], channels: int, name: str) -> list[Array]:
     """(3) in float32, two arrays [b, channels]; the scale's bias starts at 1, so that it is 1 on average."""
-    dense = nn.Dense(2 * channels, dtype=dtype, kernel_init=FAN_IN, bias_init=ones_then_zeros, name=name)
-    return jnp.split(dense(nn.silu(features)).astype(jnp.float32), 2, axis=-1)
+    dense = nn.Dense(
+        2 * channels, dtype=jnp.float32, kernel_init=FAN_IN, bias_init=ones_then_zeros, name=name
+    )
+    return jnp.split(dense(nn.silu(features)), 2, axis=-1)
 
 
 def ones_then_zeros(key: Any, shape: tuple[int, ...], dtype: Any = jnp.float32) -> Float[Array, " n"]:
@@ -92,8 +94,8 @@ class AdaGN(nn.Module):
 
     @nn.compact
     def __call__(self, h: Image, time: Float[Array, "b n"], z: Float[Array, "b d"] | None = None) -> Image:
-        scale, shift = scale_and_shift(time, h.shape[-1], self.dtype, "time")
+        scale, shift = scale_and_shift(time, h.shape[-1], "time")
         if z is not None:
-            z_scale, z_shift = scale_and_shift(z, h.shape[-1], self.dtype, "latent")
+            z_scale, z_shift = scale_and_shift(z, h.shape[-1], "latent")
             scale, shift = z_scale * scale, z_scale * shift + z_shift
         return group_norm(h, self.groups, scale, shift).astype(self.dtype)

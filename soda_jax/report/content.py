@@ -227,7 +227,7 @@ def history(record: RunRecord) -> Html:
 
 CAPTIONS = {
     "views": (
-        "Test images, never trained on. Source: what the encoder sees. Target: another view of the same. "
+        "Source: what the encoder sees. Target: another view of the same. "
         "Generated: drawn from the source's z alone, each with other noise; no view is asked for, so what "
         "should agree with the target is the thing, not the view."
     ),

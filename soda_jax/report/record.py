@@ -64,7 +64,7 @@ def monitor_rows(rows: Sequence[Row]) -> list[dict[str, Any]]:
     found = []
     for row in rows:
         mark = next((key for key in row if key.endswith("effective_rank")), None)
-        if mark is not None:
+        if mark is not None and row[mark] is not None:  # a reading that was not finite is no reading
             prefix = mark.removesuffix("effective_rank")
             values = {key.removeprefix(prefix): v for key, v in row.items() if key.startswith(prefix)}
             found.append({**values, "step": row.get("step"), "images": row.get("images")})

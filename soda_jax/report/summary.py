@@ -109,8 +109,8 @@ def latent_verdict(record: RunRecord) -> str:
     if not rows:
         return ""
     now = rows[-1]
-    rise = (now["loss_shuffled"] - now["loss_true"]) / now["loss_true"]
+    times = now["loss_shuffled"] / now["loss_true"]
     return (
-        f"Given the z of another image, the denoiser's loss is {rise:.1%} higher; z uses about "
+        f"Given the z of another image, the denoiser's loss is {times:.3g} times as high; z uses about "
         f"{now['effective_rank']:.0f} of its {now['latent_dim']:.0f} directions."
     )

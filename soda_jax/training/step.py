@@ -31,6 +31,9 @@ def make_step(
     state stays what it was before the failing batch, for the host to save.
     """
 
+    if not 0 <= decay < 1:
+        raise ValueError(f"ema.decay must be 0 or more and below 1, found {decay}")
+
     def step(state: TrainState, batch: Batch) -> tuple[TrainState, dict]:
         keys = step_keys(seed, state.step, batch_size(batch))
         loss, metrics, batch_stats, grads = accumulate(method, state, batch, keys, accumulation)
