@@ -27,6 +27,7 @@ from ml_collections import ConfigDict, config_flags
 from experiments import build, runs, xla_flags
 from experiments.configs import default
 from experiments.probe_baselines import baselines
+from experiments.probe_table import table_text
 from experiments.probing import (
     FEATURES,
     Job,
@@ -43,8 +44,6 @@ from soda_jax.evaluation.scores import Scores, chance
 from soda_jax.training import checkpoints
 from soda_jax.training.checkpoints import CheckpointError
 from soda_jax.types import Tree
-
-COLUMNS = ("z", "pooled", "untrained", "pixels")
 
 
 def encoder_variables(run: Run, step: int) -> Tree:
@@ -180,44 +179,6 @@ def training_has_ended(workdir: Path) -> bool:
     if any(folder.stat().st_mtime_ns > started for folder in workdir.glob("failure/step_*")):
         return True
     return max(checkpoints.steps(workdir / "checkpoints"), default=-1) >= build.lengths(config).steps
-
-
-# What is printed --------------------------------------------------------------------------------------------
-
-
-def table_text(found: Mapping[str, Any]) -> str:
-    """A row a label: linear accuracy [95% interval] and k-NN accuracy of each kind of feature, in percent."""
-    width = max(len("label"), *map(len, found["labels"]))
-    head = f"{'label':{width}}  chance" + "".join(f"  {name:<25}" for name in COLUMNS)
-    lines = [
-        f"step {found['step']}: test accuracy in % ({found['sizes']['test']:,} images), linear probe "
-        f"[95% interval] and k-NN (k = {found['knn_k']})",
-        head.rstrip(),
-    ]
-    for label, rows in found["labels"].items():
-        cells = "".join(f"  {cell(rows[name]):<25}" for name in COLUMNS)
-        lines.append(f"{label:{width}}  {found['chance'][label]:6.1%}{cells}".rstrip())
-    return "\n".join([*lines, footnote(found)])
-
-
-def cell(scores: Scores) -> str:
-    """71.3 [69.9, 72.7] 65.1"""
-    low, high = scores["linear_ci95"]
-    return f"{scores['linear'] * 100:.1f} [{low * 100:.1f}, {high * 100:.1f}] {scores['knn'] * 100:.1f}"
-
-
-def footnote(found: Mapping[str, Any]) -> str:
-    """What the baselines are."""
-    kinds = found["untrained_features"]
-    which = ", ".join(f"{label} {kind}" for label, kind in kinds.items())
-    if len(set(kinds.values())) == 1:
-        which = next(iter(kinds.values()))
-    side = found["pixels_side"]
-    statistics = found["untrained_statistics"]
-    return (
-        f"untrained: z or pooled features, whichever did better on held-out training images ({which}; k-NN: on\n"
-        f"  test), with {statistics} BatchNorm statistics; pixels: {side} x {side}; chance: the commonest class"
-    )
 
 
 # The command line -------------------------------------------------------------------------------------------

@@ -10,6 +10,7 @@ import pytest
 
 from experiments import probe
 from experiments.probe import encoder_variables, follow, probe_if_there, training_has_ended
+from experiments.probe_table import table_text
 from experiments.probing import prepare
 from experiments.runs import open_run
 from tests import small_run
@@ -92,7 +93,7 @@ def test_made_again_it_is_the_same_to_the_byte(workdir, probed):
 
 def test_the_table_says_what_the_file_says(probed):
     found = json.loads(probed.read_text())
-    lines = probe.table_text(found).splitlines()
+    lines = table_text(found).splitlines()
     assert lines[0].startswith("step 4") and "40 images" in lines[0] and "k = 5" in lines[0]
     row = next(line for line in lines if line.startswith("hue"))
     for kind in KINDS:
