@@ -14,7 +14,7 @@ from collections.abc import Callable
 
 import jax
 import numpy as np
-from absl import app, flags
+from absl import app, flags, logging
 from ml_collections import ConfigDict
 
 from experiments import build, xla_flags
@@ -46,6 +46,7 @@ def main(argv: list[str]) -> None:
     if len(argv) > 1:
         raise app.UsageError(f"unexpected arguments: {' '.join(argv[1:])}")
     cores = use_cores(_THREADS.value)
+    logging.set_verbosity(logging.WARNING)
     xla_flags.set_up()
     config = config_of_flags()
     batch = random_batch(config)

@@ -6,7 +6,7 @@
 Expected cost: 20 minutes of training on two cores, 4 minutes of probe. Everything is `assumed`.
 
 The stem of 7 x 7 / 2 and max-pool leaves little of 32 x 32 pixels to compute on, so that the encoder can be 64 wide:
-trained or not, its 512 pooled features are worth 2 to 3 points more than 256 at twice the side, for the same work.
+trained or not, its 512 pooled features are worth 2 to 4 points more than 256 at twice the side, for the same work.
 The target is the plain image: z must tell how it looks, whatever was cropped. For photographs: data.channels=3.
 """
 
