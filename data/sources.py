@@ -31,7 +31,7 @@ class Source:
 
     records: Any  # TFDS data source of serialized tf.train.Example: len, [i] and __getitems__
     image_key: str
-    label_keys: tuple[str, ...]
+    label_keys: Mapping[str, str]  # name of a label -> the feature that holds it
 
     def __len__(self) -> int:
         return len(self.records)
@@ -48,7 +48,7 @@ class Source:
         features = tf_example_pb2.Example.FromString(record).features.feature
         return {
             "images": list(features[self.image_key].bytes_list.value),
-            "labels": {key: features[key].int64_list.value[0] for key in self.label_keys},
+            "labels": {name: features[key].int64_list.value[0] for name, key in self.label_keys.items()},
             "index": index,
         }
 
@@ -117,8 +117,8 @@ def _opened(name: str, path: Path, names: Mapping[str, str]) -> DataSet:
         path=path,
         splits=splits,
         split_names=dict(names),
-        labels={key: features[key].num_classes for key in label_keys},
-        label_names={key: features[key].names for key in label_keys},
+        labels={name: features[key].num_classes for name, key in label_keys.items()},
+        label_names={name: features[key].names for name, key in label_keys.items()},
         image_shape=shape,
         views=views,
         manifest=_manifest(path),
@@ -220,10 +220,13 @@ def _image_key(builder: tfds.core.DatasetBuilder) -> str:
     return "image" if "image" in keys else keys[0]
 
 
-def _label_keys(builder: tfds.core.DatasetBuilder) -> tuple[str, ...]:
+def _label_keys(builder: tfds.core.DatasetBuilder) -> dict[str, str]:
+    """Name -> feature of each label. The one label of single images is called `label`, whatever the files say."""
     # Sorted: features.json is read into a map without an order.
-    features = builder.info.features.items()
-    return tuple(sorted(key for key, feature in features if isinstance(feature, tfds.features.ClassLabel)))
+    features = builder.info.features
+    keys = sorted(key for key, feature in features.items() if isinstance(feature, tfds.features.ClassLabel))
+    single = isinstance(features[_image_key(builder)], tfds.features.Image)
+    return {"label": keys[0]} if single and len(keys) == 1 else {key: key for key in keys}
 
 
 def _shape(splits: Mapping[str, Source], feature: Any) -> tuple[tuple[int, int, int], int]:

@@ -126,3 +126,14 @@ def test_a_posed_set_may_hold_its_images_as_plain_bytes(tmp_path):
     dataset = open_data_set("bytes", tmp_path)
     assert (dataset.image_shape, dataset.views) == ((24, 24, 3), 3)
     assert dataset.splits["train"][0]["images"] == row["images"]
+
+
+def test_the_one_label_of_single_images_is_called_label(tmp_path):
+    features = {
+        "image": tfds.features.Image(shape=(28, 28, 1)),
+        "species": tfds.features.ClassLabel(num_classes=5),
+    }
+    row = {"image": prepared.single_rows(0, 1, 28, 28, 1)[0]["image"], "species": 3}
+    prepared.prepare("irises", features, {"train": [row]}, place=tmp_path)
+    dataset = open_data_set("irises", tmp_path)
+    assert dataset.labels == {"label": 5} and dataset.split("train")[0]["labels"] == {"label": 3}

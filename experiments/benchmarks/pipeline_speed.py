@@ -103,7 +103,7 @@ def turn(batches: Iterator[Any], count: int) -> Turn:
 def dataset(encoded: list[bytes], size: int) -> DataSet:
     """Our data set over images in memory."""
     records = Records(serialized(image) for image in encoded)
-    source = Source(records=records, image_key="image", label_keys=())
+    source = Source(records=records, image_key="image", label_keys={})
     return DataSet(
         name="memory",
         path=Path("memory"),
