@@ -16,6 +16,7 @@ from PIL import Image
 from experiments import runs, train
 from experiments.job import check_same, describe
 from soda_jax.training import checkpoints
+from soda_jax.training.signals import StopRequest
 from tests import prepared_data, small_job
 from tests.small_config import BATCH
 
@@ -183,6 +184,14 @@ def test_a_workdir_that_cannot_be_written(monkeypatch, tmp_path):
     (tmp_path / "file").write_text("in the way")
     said = call_main(monkeypatch, tmp_path / "file" / "run")
     assert said.startswith("error: --workdir=") and "choose another folder" in said
+
+
+def test_a_stop_while_compiling_ends_before_the_first_step(tmp_path):
+    stop, said = StopRequest(), []
+    stop.requested = "SIGTERM"
+    end = small_job.run(tmp_path, stop=stop, say=said.append)
+    assert (end.kind, end.step) == ("stopped", 0) and "nothing new to save" in said[-1]
+    assert checkpoints.steps(tmp_path / "checkpoints") == []
 
 
 @pytest.mark.parametrize("name", ["SIGINT", "SIGTERM"])
