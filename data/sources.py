@@ -138,7 +138,8 @@ def _damage_named(path: Path) -> Iterator[None]:
     except Exception as error:
         why = (str(error) or type(error).__name__).splitlines()[0]
         raise DataError(
-            f"{path} cannot be read ({why}): delete this folder and prepare the data set again"
+            f"{path} cannot be read ({why}): try again; if its files are damaged, delete this folder and prepare "
+            "the data set again"
         ) from error
 
 
