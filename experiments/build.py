@@ -16,6 +16,7 @@ from soda_jax.methods.soda import SODA, keep_all_but
 from soda_jax.nn.resnet import STAGES, ResNet, check_choice
 from soda_jax.nn.unet import UNet
 from soda_jax.nn.vit import SIZES, ViT
+from soda_jax.parallel import processes
 from soda_jax.parallel.mesh import Plan, check_batch, make_mesh, plan_mesh
 from soda_jax.training.loop import Lengths
 from soda_jax.training.optimizer import OptimizerConfig, make_optimizer
@@ -128,6 +129,11 @@ def mesh_plan(config: ConfigDict, present: int | None = None) -> Plan:
     """Sizes of the mesh on the devices that are present, and by how much it is folded."""
     present = jax.device_count() if present is None else present
     plan = plan_mesh(config.mesh.data, config.mesh.fsdp, present, config.mesh.fold)
+    if processes.process_count() > 1 and plan.devices < present:
+        raise ValueError(
+            f"mesh.data={plan.data} x mesh.fsdp={plan.fsdp} is {plan.devices} devices, but the {present} of all "
+            f"{processes.process_count()} processes must take part: set mesh.data=-1, or start fewer processes"
+        )
     check_batch(config.train.batch, config.train.accumulation * plan.folded, plan.devices)
     return plan
 

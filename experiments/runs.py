@@ -30,6 +30,7 @@ FREE = (
     "train.images",
     "train.log_every_images",
     "train.allow_config_change",
+    "train.watchdog_minutes",
     "checkpoint.",
     "samples.",
     "monitor.",

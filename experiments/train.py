@@ -9,6 +9,9 @@ stopped; SIGTERM and Ctrl-C save first. What it leaves in the workdir:
     checkpoints/<step>/        the last few states
     samples/step_<step>.png    source, target, generated
     failure/step_<step>/       the batch that gave a loss that was not finite, and the state that it met
+    errors.log                 what went wrong in one of several processes, with its number
+
+On several hosts every one of them runs this command: see experiments/launch/ and experiments/cluster.py.
 """
 
 import os
@@ -21,11 +24,14 @@ import jax
 from absl import app, flags, logging
 from ml_collections import ConfigDict, config_flags
 
-from experiments import build, runs, xla_flags
+from experiments import build, cluster, runs, xla_flags
 from experiments.hooks import hooks
 from experiments.job import Job, batches, check_same, describe, initialiser, prepare
 from soda_jax.parallel import processes
+from soda_jax.parallel.joining import JoinError
+from soda_jax.parallel.preflight import check_alike
 from soda_jax.parallel.sharding import abstract_batch, put_batch
+from soda_jax.parallel.watchdog import Watchdog
 from soda_jax.training import tables
 from soda_jax.training.checkpoints import CheckpointError, Checkpoints, versions
 from soda_jax.training.failure import save_failure
@@ -40,6 +46,7 @@ from soda_jax.training.step import make_step
 
 _CONFIG = config_flags.DEFINE_config_file("config", lock_config=True, help_string="A file of configs/.")
 _WORKDIR = flags.DEFINE_string("workdir", None, "Folder of the run: checkpoints, metrics, pictures.")
+cluster.define_flags()
 
 Say = Callable[[str], None]
 
@@ -50,37 +57,58 @@ def main(argv: list[str]) -> None:
         raise app.UsageError(f"unexpected arguments: {' '.join(argv[1:])}")
     xla_flags.set_up()
     quiet_libraries()
-    with StopRequest() as stop:
-        try:
+    workdir = Path(_WORKDIR.value)
+    try:
+        cluster.join_others(flags.FLAGS)
+        with StopRequest() as stop, cluster.ending_together(workdir):
             use_compilation_cache(_CONFIG.value)
-            end = run(prepare(_CONFIG.value, Path(_WORKDIR.value)), stop, say)
-        except (ValueError, OSError, CheckpointError) as error:
-            logging.info("where it happened", exc_info=True)  # shown with --verbosity=1
-            raise SystemExit(f"error: {error}") from error
+            end = run(prepare(_CONFIG.value, workdir), stop, say)
+    except (ValueError, OSError, CheckpointError, JoinError) as error:
+        logging.info("where it happened", exc_info=True)  # shown with --verbosity=1
+        raise SystemExit(f"error: {error}") from error
     if end.kind == "diverged":
         raise SystemExit(1)
 
 
 def run(job: Job, stop: StopRequest, say: Say) -> End:
     """Compiles, starts or goes on, trains, says how it ended."""
+    check_alike(cluster.facts(job))
     folder, keep = job.workdir / "checkpoints", job.config.checkpoint.keep
-    with Checkpoints(folder, keep=keep, metadata=job.metadata) as checkpoints:
+    with (
+        Checkpoints(folder, keep=keep, metadata=job.metadata) as checkpoints,
+        cluster.ending_together(job.workdir),
+    ):
         first, ledger = position(job, checkpoints)
+        check_alike({"step of the newest checkpoint": str(first)})
         if processes.is_main():
             runs.write_config(job.workdir, job.config, versions(), runs.data_info(job.dataset))
         say(describe(job, first))
         if first >= job.lengths.steps:
             say(f"nothing to do: trained for {first * job.lengths.batch:,} images already")
             return End(kind="finished", step=first)
-        step = compile_step(job, say)
-        if stop.requested:
-            say(f"stopped by {stop.requested} before step {first + 1}: there is nothing new to save")
-            return End(kind="stopped", step=first)
-        state, end = run_loop(
-            job, start_state(job, checkpoints, first), first, step, checkpoints, ledger, stop
-        )
+        with cluster.watchdog(job) as watch:
+            state, end = go_on(job, first, checkpoints, ledger, stop, watch, say)
     say(last_word(job, state, end, stop))
     return end
+
+
+def go_on(
+    job: Job,
+    first: int,
+    checkpoints: Checkpoints,
+    ledger: Ledger,
+    stop: StopRequest,
+    watch: Watchdog,
+    say: Say,
+) -> tuple[TrainState | None, End]:
+    """Compiles and trains from step `first` on."""
+    watch.note("compile", first)
+    step = compile_step(job, say)
+    if processes.any_process(stop.requested is not None):
+        return None, End(kind="stopped", step=first)
+    watch.note("restore", first)
+    state = start_state(job, checkpoints, first)
+    return run_loop(job, state, first, step, checkpoints, ledger, stop, watch)
 
 
 def position(job: Job, checkpoints: Checkpoints) -> tuple[int, Ledger]:
@@ -121,6 +149,7 @@ def run_loop(
     checkpoints: Checkpoints,
     ledger: Ledger,
     stop: StopRequest,
+    watch: Watchdog,
 ) -> tuple[TrainState, End]:
     """The loop, with everything that needs closing."""
     with (
@@ -136,6 +165,7 @@ def run_loop(
             checkpoints=checkpoints,
             stop=stop,
             hooks=hooks(job, progress.say),
+            note=watch.note,
         )
         return train(state, first, stream, parts, job.lengths, ledger)
 
@@ -155,8 +185,10 @@ def recorder(job: Job, writer: MetricWriter, progress: Progress) -> Callable[[di
     return record
 
 
-def last_word(job: Job, state: TrainState, end: End, stop: StopRequest) -> str:
-    """How it ended; what a training that broke leaves is written here."""
+def last_word(job: Job, state: TrainState | None, end: End, stop: StopRequest) -> str:
+    """How it ended (state None: before the first step); what a training that broke leaves is written here."""
+    if state is None:
+        return f"stopped by {stop.requested} before step {end.step + 1}: there is nothing new to save"
     if end.kind == "finished":
         images = end.step * job.lengths.batch
         return f"finished: {images:,} images, checkpoint in {job.workdir}/checkpoints/{end.step}"

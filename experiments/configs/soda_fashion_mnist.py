@@ -22,13 +22,13 @@ def get_config() -> ConfigDict:
     views = dict(crop_scale=(0.6, 1.0), randaugment_prob=0.0, augment_target=False)
     config.data.update(**data, **views)
     config.model.update(encoder_width=64, stem="imagenet", residual_gain=0.25, latent_dim=260)
-    config.model.update(channels=64, multipliers=(1, 2), blocks=1, attention=(False, True), patch=4)
+    config.model.update(channels=32, multipliers=(1, 2), blocks=1, attention=(False, True), patch=4)
     config.model.update(dropout=0.0, groups=8)
     config.diffusion.update(schedule="linear", prediction="x0", loss_in="x0")
     config.optimizer.update(learning_rate=1e-3, encoder_ratio=0.2, warmup_images=2_000, schedule="cosine")
     config.ema.decay = 0.999
-    config.train.update(images=168_000, batch=32, log_every_images=2_048)
-    config.checkpoint.every_images = 56_000
-    config.samples.update(every_images=56_000, steps=25)
-    config.monitor.update(every_images=14_000, batch=128)
+    config.train.update(images=252_000, batch=32, log_every_images=2_048)
+    config.checkpoint.every_images = 84_000
+    config.samples.update(every_images=84_000, steps=25)
+    config.monitor.update(every_images=21_000, batch=128)
     return config

@@ -72,6 +72,7 @@ class Parts:
     checkpoints: Saver
     stop: Callable[[], bool]  # asked once a step: shall we end here?
     hooks: Sequence[Hook] = ()
+    note: Callable[[str, int], None] = lambda phase, step: None  # called as each phase of a step begins
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -104,11 +105,14 @@ def train(
     ledger.clock.start()
     with jax.transfer_guard("disallow"):
         for number in range(first + 1, lengths.steps + 1):
+            parts.note("batch", number)
             batch = fetch(batches, parts, ledger)
             if batch is None:
                 return state, stopped(state, number - 1, late, parts, lengths, ledger)
+            parts.note("step", number)
             state, metrics = parts.step(state, batch)
             ledger.clock.tick()
+            parts.note("numbers", number)
             previous, late = late, Late(step=number, metrics=metrics, batch=batch)
             if previous and not settle(previous, parts, lengths, ledger):
                 return state, End(kind="diverged", step=previous.step, batch=previous.batch)
@@ -153,6 +157,7 @@ def is_event(step: int, parts: Parts, lengths: Lengths) -> bool:
 def attend(state: Tree, late: Late, parts: Parts, lengths: Lengths, ledger: Ledger) -> bool:
     """Hooks, numbers, log line, checkpoint; False, and no checkpoint, if the numbers are not finite."""
     jax.block_until_ready(late.metrics)  # so that the pause does not swallow time of training
+    parts.note("hooks", late.step)
     with ledger.clock.paused(), jax.transfer_guard("allow"):
         for hook in parts.hooks:
             last = step_is_last(late, lengths) and hook.every_images
@@ -172,6 +177,7 @@ def step_is_last(late: Late, lengths: Lengths) -> bool:
 
 def save(state: Tree, step: int, parts: Parts, ledger: Ledger) -> None:
     """Hands the state over; the clock stands still meanwhile."""
+    parts.note("save", step)
     with ledger.clock.paused(), jax.transfer_guard("allow"):
         parts.checkpoints.save(step, state, ledger.saved())
 

@@ -1,0 +1,1 @@
+"""How a main is started on several hosts."""
