@@ -54,8 +54,6 @@ def join(mode: Mode, place: Place, *, timeout: int = 300, heartbeat: int = 60) -
     counts as dead; the others then end with an error.
     Raises JoinError when it should have joined and could not, ValueError for what makes no sense.
     """
-    if mode not in ("auto", "off"):
-        raise ValueError(f"--distributed: expected auto or off, found {mode!r}")
     if mode == "off":
         if place.said:
             raise ValueError(

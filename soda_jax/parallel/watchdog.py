@@ -43,7 +43,7 @@ class Watchdog:
         self,
         folder: str | Path,
         *,
-        minutes: float,
+        minutes: int | float,
         process: int,
         processes: int,
         say: Callable[[str], None] = lambda text: print(text, file=sys.stderr, flush=True),

@@ -1,0 +1,136 @@
+"""Real processes on this machine train what one process trains, and stop and go on together."""
+
+import os
+import re
+import signal
+from pathlib import Path
+
+import jax
+import numpy as np
+import pytest
+
+from soda_jax.training import checkpoints
+from tests import batch_dump, launched, prepared_data, small_job
+
+# Large enough, and slow enough, that BatchNorm and Adam do not blow up what rounding makes of another order of sums.
+BATCH, STEPS, SAVE = 16, 10, 4
+STEADY = {
+    "mesh.data": -1,
+    "train.batch": BATCH,
+    "train.images": BATCH * STEPS,
+    "train.log_every_images": BATCH,
+    "checkpoint.every_images": BATCH * SAVE,
+    "data.image_size": 16,
+    "data.source_size": 16,
+    "model.encoder_width": 4,
+    "model.residual_gain": 0.25,
+    "optimizer.learning_rate": 3e-4,
+}
+
+
+def command(workdir: Path, **changes) -> list[str]:
+    """The job of these tests, for the launcher."""
+    return launched.training(
+        workdir, *(f"--config.{key}={value}" for key, value in (STEADY | changes).items())
+    )
+
+
+@pytest.fixture(scope="module")
+def alone(tmp_path_factory):
+    """Folder of the job run by one process on 8 devices."""
+    workdir = tmp_path_factory.mktemp("alone")
+    assert small_job.run(workdir, STEADY).kind == "finished"
+    return workdir
+
+
+@pytest.fixture(scope="module")
+def pair(tmp_path_factory):
+    """Folder of the job run by two processes, and what they said."""
+    workdir = tmp_path_factory.mktemp("pair")
+    return workdir, launched.run(command(workdir), processes=2)
+
+
+def final_state(workdir: Path):
+    """The state at the end, on this process's devices."""
+    return checkpoints.load(workdir / "checkpoints", STEPS, small_job.job(workdir, STEADY).abstract)
+
+
+def assert_close(workdir: Path, other: Path):
+    """Losses and the whole state, to 1e-5."""
+    mine, others = (small_job.records(folder) for folder in (workdir, other))
+    np.testing.assert_allclose([r["loss"] for r in mine], [r["loss"] for r in others], rtol=1e-5)
+    a, b = (jax.tree.leaves_with_path(final_state(folder)) for folder in (workdir, other))
+    assert len(a) == len(b) > 300
+    for (path, x), (_, y) in zip(a, b, strict=True):
+        np.testing.assert_allclose(x, y, rtol=1e-5, atol=1e-5, err_msg=str(path))
+
+
+def test_two_processes_train_what_one_trains(alone, pair):
+    workdir, output = pair
+    assert "devices: 4 x cpu (cpu), mesh: data 4, fsdp 1, processes: 2" in output
+    assert_close(workdir, alone)
+
+
+def test_four_processes_train_what_one_trains(alone, tmp_path):
+    output = launched.run(command(tmp_path), processes=4)
+    assert "processes: 4" in output
+    assert_close(tmp_path, alone)
+
+
+def test_process_0_alone_writes_the_log(pair):
+    workdir, output = pair
+    assert re.findall(r"^\[(\d)\] .*finished: ", output, re.M) == ["0"]
+    assert [record["step"] for record in small_job.records(workdir)] == list(range(1, STEPS + 1))
+    assert not (workdir / "errors.log").exists()
+    assert list((workdir / "processes").iterdir()) == []
+
+
+@pytest.mark.parametrize("processes", [2, 4])
+def test_the_global_batches_are_the_same_bit_for_bit(processes, tmp_path):
+    prepared_data.single(1)
+    data_dir = str(prepared_data.data_dir())
+    launched.run(["-m", "tests.batch_dump", data_dir, str(tmp_path)], processes)
+    rows = [np.load(tmp_path / f"rows_{i}.npz") for i in range(processes)]
+    for name, whole in batch_dump.dump(batch_dump.job_of(data_dir, tmp_path)).items():
+        np.testing.assert_array_equal(np.concatenate([part[name] for part in rows], axis=1), whole)
+
+
+def test_sigterm_to_one_process_saves_in_all_and_the_same_command_goes_on(pair, tmp_path):
+    run = launched.start(command(tmp_path), processes=2)
+    launched.wait_for(run, "step 1 ")
+    os.kill(launched.children(run)[1], signal.SIGTERM)
+    status, output = launched.finished(run)
+    assert status == 0, output
+    assert "stopped by" in output and "saved" in output
+    stopped = checkpoints.steps(tmp_path / "checkpoints")[-1]
+    assert 1 <= stopped < STEPS
+    assert f"going on from step {stopped}" in launched.run(command(tmp_path), processes=2)
+    for x, y in zip(*map(jax.tree.leaves, (final_state(tmp_path), final_state(pair[0]))), strict=True):
+        np.testing.assert_array_equal(x, y)
+
+
+def test_one_process_killed_the_others_say_so_and_end_and_a_restart_goes_on(alone, tmp_path):
+    run = launched.start(command(tmp_path), processes=2)
+    launched.wait_for(run, f"step {SAVE + 1} ")
+    os.kill(launched.children(run)[1], signal.SIGKILL)
+    status, output = launched.finished(run)
+    assert status == 128 + signal.SIGKILL
+    assert "launch: process 1 was ended by SIGKILL" in output
+    assert "killed" not in output.replace("SIGKILL", ""), "process 0 had to be killed by the launcher"
+    assert "process 0: error: lost another process" in output
+    assert "process 0: error: lost another process" in (tmp_path / "errors.log").read_text()
+    launched.run(command(tmp_path), processes=2)
+    assert_close(tmp_path, alone)
+
+
+def test_a_process_that_hangs_is_named(tmp_path):
+    hasty = {"train.watchdog_minutes": 0.5, "train.images": 100_000}
+    run = launched.start(command(tmp_path, **hasty), processes=2, grace=2)
+    launched.wait_for(run, "step 2 ")
+    os.kill(launched.children(run)[1], signal.SIGSTOP)
+    status, output = launched.finished(run)
+    assert status == 128 + signal.SIGKILL  # of the stopped one, by the launcher
+    assert "launch: process 0 ended with status 70" in output
+    assert re.search(r"watchdog: process 0 has not got on for 0\.5 minutes", output)
+    assert re.search(r"process 1 hangs: phase '\w+' of step", output)
+    assert "File " in output and "in train" in output  # the stacks
