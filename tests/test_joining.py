@@ -2,7 +2,16 @@
 
 import pytest
 
-from soda_jax.parallel.joining import JoinError, Place, check, completed, join, launcher, one_of_several
+from soda_jax.parallel.joining import (
+    JoinError,
+    Place,
+    check,
+    completed,
+    join,
+    launcher,
+    local_devices,
+    one_of_several,
+)
 from tests import launched
 
 SLURM = {"SLURM_STEP_NUM_TASKS": "4", "SLURM_PROCID": "3"}
@@ -61,6 +70,19 @@ def test_what_is_not_said_comes_from_the_environment(said, environment, place):
 def test_signs_of_siblings(environment, sign):
     found = one_of_several(environment)
     assert found is None if sign is None else found.startswith(sign)
+
+
+@pytest.mark.parametrize(
+    ("environment", "devices"),
+    [
+        ({}, None),
+        ({"OMPI_COMM_WORLD_LOCAL_SIZE": "8", "OMPI_COMM_WORLD_LOCAL_RANK": "3"}, [3]),
+        ({"OMPI_COMM_WORLD_LOCAL_SIZE": "1", "OMPI_COMM_WORLD_LOCAL_RANK": "0"}, None),
+        ({"MPI_LOCALNRANKS": "2", "MPI_LOCALRANKID": "1"}, [1]),
+    ],
+)
+def test_processes_of_one_host_take_a_gpu_each(environment, devices):
+    assert local_devices(environment) == devices
 
 
 @pytest.mark.parametrize(

@@ -24,6 +24,8 @@ LAUNCHERS = (
     ("Open MPI", "OMPI_COMM_WORLD_SIZE", "OMPI_COMM_WORLD_RANK"),
     ("MPI", "PMI_SIZE", "PMI_RANK"),
 )
+# The same for the processes of one host: several of them share its GPUs, one each.
+LOCAL = (("OMPI_COMM_WORLD_LOCAL_SIZE", "OMPI_COMM_WORLD_LOCAL_RANK"), ("MPI_LOCALNRANKS", "MPI_LOCALRANKID"))
 POD_LISTS = ("TPU_WORKER_HOSTNAMES", "TPU_PROCESS_ADDRESSES")  # with commas: several hosts
 NOTHING_FOUND = "coordinator_address should be defined"  # JAX's words for: this is no cluster that I know
 
@@ -89,6 +91,14 @@ def launcher(environment: Mapping[str, str]) -> tuple[str, int, int] | None:
     return None
 
 
+def local_devices(environment: Mapping[str, str]) -> list[int] | None:
+    """The GPU of this process where MPI started several on this host; None: whatever JAX finds right."""
+    for size, rank in LOCAL:
+        if rank in environment and int(environment.get(size, "1")) > 1:
+            return [int(environment[rank])]
+    return None
+
+
 def one_of_several(environment: Mapping[str, str]) -> str | None:
     """The sign that this process has siblings, though no launcher says how many; None if there is none."""
     for name in POD_LISTS:
@@ -122,6 +132,7 @@ def _initialise(place: Place, timeout: int, heartbeat: int) -> str:
             place.coordinator,
             place.processes,
             place.process,
+            local_devices(os.environ),
             initialization_timeout=timeout,
             heartbeat_timeout_seconds=heartbeat,
         )

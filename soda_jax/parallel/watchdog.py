@@ -5,6 +5,7 @@ minutes, it says which process is furthest behind and what it was doing, dumps t
 ends it with status 70. The notes lie in a folder that all processes see: it works while JAX hangs.
 """
 
+import contextlib
 import faulthandler
 import json
 import os
@@ -71,7 +72,8 @@ class Watchdog:
         self._over.set()
         if self._silent:
             self._thread.join()
-            self._path(self.process).unlink(missing_ok=True)
+            with contextlib.suppress(OSError):
+                self._path(self.process).unlink()
 
     def note(self, phase: str, step: int) -> None:
         """This process begins a phase, one of PHASES."""
