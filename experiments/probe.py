@@ -42,7 +42,7 @@ from experiments.probing import (
 from experiments.runs import Run, open_run
 from soda_jax.evaluation.scores import Scores, chance
 from soda_jax.training import checkpoints
-from soda_jax.training.checkpoints import CheckpointError
+from soda_jax.training.checkpoints import CheckpointError, DamagedError
 from soda_jax.types import Tree
 
 
@@ -162,6 +162,9 @@ def probe_if_there(job: Job, step: int) -> bool:
     try:
         probe_step(job, step)
         return True
+    except DamagedError as error:
+        job.say(f"{error}: passed over")
+        return False
     except CheckpointError:
         if step in job.run.steps():
             raise

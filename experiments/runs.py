@@ -78,7 +78,8 @@ class Run:
 def open_run(workdir: str | Path, step: int | None = None) -> Run:
     """The run of a workdir; step None: its latest checkpoint, if it has one.
 
-    Raises FileNotFoundError where there is no run, and where it has no checkpoint of that step.
+    Damaged checkpoints are passed over, and said. Raises FileNotFoundError where there is no run, and where it
+    has no checkpoint of that step, DamagedError where that one is damaged.
     """
     workdir = Path(workdir)
     saved = read_config(workdir)
@@ -92,16 +93,21 @@ def open_run(workdir: str | Path, step: int | None = None) -> Run:
 
 def _opened(workdir: Path, saved: Mapping[str, Any], step: int | None) -> Run:
     config = restored(saved["config"])
-    found = checkpoints.steps(workdir / "checkpoints")
+    folder = workdir / "checkpoints"
+    found = checkpoints.steps(folder)
     if step is not None and step not in found:
-        raise FileNotFoundError(f"--step={step}: {workdir}/checkpoints has {found or 'no checkpoint yet'}")
+        raise FileNotFoundError(f"--step={step}: {folder} has {found or 'no checkpoint yet'}")
+    if step is None:
+        step = checkpoints.newest_good(folder, lambda text: print(text, flush=True))
+    else:
+        checkpoints.verify(folder, step)
     spec = build.batch_spec(config)
     return Run(
         workdir=workdir,
         config=config,
         method=build.method(config, spec),
         spec=spec,
-        step=max(found, default=None) if step is None else step,
+        step=step,
         data_info=saved["data_info"],
     )
 

@@ -33,12 +33,12 @@ from soda_jax.parallel.preflight import check_alike
 from soda_jax.parallel.sharding import abstract_batch, put_batch
 from soda_jax.parallel.watchdog import Watchdog
 from soda_jax.training import tables
-from soda_jax.training.checkpoints import CheckpointError, Checkpoints, versions
+from soda_jax.training.checkpoints import CheckpointError, Checkpoints, newest_good, versions
 from soda_jax.training.failure import save_failure
 from soda_jax.training.flops import peak_flops, utilisation
 from soda_jax.training.ledger import Ledger
 from soda_jax.training.loop import End, Parts, train
-from soda_jax.training.metrics import MetricWriter
+from soda_jax.training.metrics import MetricWriter, append_record
 from soda_jax.training.progress import Progress
 from soda_jax.training.signals import StopRequest
 from soda_jax.training.state import TrainState
@@ -73,11 +73,12 @@ def main(argv: list[str]) -> None:
 def run(job: Job, stop: StopRequest, say: Say) -> End:
     """Compiles, starts or goes on, trains, says how it ended."""
     check_alike(cluster.facts(job))
-    folder, keep = job.workdir / "checkpoints", job.config.checkpoint.keep
-    with (
-        Checkpoints(folder, keep=keep, metadata=job.metadata) as checkpoints,
-        cluster.ending_together(job.workdir),
-    ):
+    folder = job.workdir / "checkpoints"
+    if processes.is_main():
+        newest_good(folder, say, set_aside=True)
+    processes.any_process(False)  # nobody looks for checkpoints before the damaged ones are out of the way
+    failures: list[str] = []
+    with checkpoints_of(job, failures, say) as checkpoints, cluster.ending_together(job.workdir):
         first, ledger = position(job, checkpoints)
         check_alike({"step of the newest checkpoint": str(first)})
         if processes.is_main():
@@ -88,8 +89,26 @@ def run(job: Job, stop: StopRequest, say: Say) -> End:
             return End(kind="finished", step=first)
         with cluster.watchdog(job) as watch:
             state, end = go_on(job, first, checkpoints, ledger, stop, watch, say)
-    say(last_word(job, state, end, stop))
+    words = last_word(job, state, end, stop)
+    if failures:
+        raise CheckpointError(
+            f"training went on to step {end.step:,}, but {len(failures)} checkpoint(s) could not be written: "
+            f"{failures[-1]}"
+        )
+    say(words)
     return end
+
+
+def checkpoints_of(job: Job, failures: list[str], say: Say) -> Checkpoints:
+    """Those of the run. A save that fails does not end it: it is said, logged, and put down in `failures`."""
+
+    def failed(step: int, error: CheckpointError) -> None:
+        failures.append(str(error))
+        say(f"error: {error}")
+        append_record(job.workdir, {"step": step, "images": step * job.lengths.batch, "error": str(error)})
+
+    keep = job.config.checkpoint.keep
+    return Checkpoints(job.workdir / "checkpoints", keep=keep, metadata=job.metadata, on_failure=failed)
 
 
 def go_on(

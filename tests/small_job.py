@@ -9,7 +9,7 @@ from soda_jax.training.signals import StopRequest
 from tests import prepared_data
 from tests.small_config import get_config
 
-TIMINGS = {"images_per_second", "data_wait", "seconds"}
+TIMINGS = {"images_per_second", "data_wait", "seconds", "save_seconds", "save_share"}
 
 
 def job(workdir: Path, changes: dict | None = None) -> Job:

@@ -1,5 +1,6 @@
 """How processes find each other: what is said, what the launcher says, and what is refused."""
 
+import jax
 import pytest
 
 from soda_jax.parallel.joining import (
@@ -112,6 +113,16 @@ def test_off_runs_alone_whatever_the_environment_says(monkeypatch):
 def test_on_a_plain_host_there_is_one_process(environment):
     status, output = launched.finished(launched.start_alone(["-c", JOIN], **environment))
     assert (status, output.strip()) == (0, "one process 1"), output
+
+
+def test_where_jax_has_computed_already_a_lone_process_goes_on_and_one_of_several_does_not(monkeypatch):
+    jax.devices()
+    assert join("auto", Place()) == "one process"
+    with pytest.raises(JoinError, match=r"one of several: 2 processes; .*before any JAX calls"):
+        join("auto", Place(coordinator="127.0.0.1:1", processes=2, process=0))
+    monkeypatch.setenv("JOB_COMPLETION_INDEX", "0")
+    with pytest.raises(JoinError, match="an indexed Kubernetes job"):
+        join("auto", Place())
 
 
 @pytest.mark.parametrize(

@@ -28,6 +28,21 @@ def test_notes_of_hooks_go_into_the_next_record_only():
     assert "monitor/use" not in ledger.close(step=2, batch=8)
 
 
+def test_what_a_save_costs_goes_into_the_next_record_with_its_share_of_the_time():
+    ledger = Ledger()
+    time.sleep(0.15)
+    with ledger.saving():
+        time.sleep(0.05)
+    ledger.add({"loss": 1.0})
+    record = ledger.close(step=1, batch=8)
+    assert 0.05 <= record["save_seconds"] < 0.2
+    assert record["save_share"] == pytest.approx(
+        record["save_seconds"] / (record["save_seconds"] + 0.15), rel=0.3
+    )
+    ledger.add({"loss": 1.0})
+    assert "save_share" not in ledger.close(step=2, batch=8)
+
+
 def test_going_on_from_json_gives_the_mean_of_an_unbroken_run_bit_for_bit():
     losses = [0.1, 0.7, 1 / 3, 1e-9]
     unbroken, before = Ledger(), Ledger()

@@ -33,6 +33,15 @@ def test_a_line_says_how_fast_and_how_long():
     assert line(RECORD | {"images_per_second": 0.0}, 4800).endswith("?")
 
 
+@pytest.mark.parametrize(("share", "warned"), [(0.01, False), (0.05, True)])
+def test_what_a_save_costs_is_shown_and_too_much_is_said_to_be(share, warned):
+    stream = io.StringIO()
+    with Progress(4800, stream=stream) as progress:
+        progress.report(RECORD | {"save_seconds": 0.5, "save_share": share})
+    assert f"save 0.50 s ({share:.1%})  1:12 left" in stream.getvalue()
+    assert ("raise checkpoint.every_images" in stream.getvalue()) == warned
+
+
 def test_a_terminal_gets_a_bar_that_starts_where_the_run_goes_on():
     stream = Terminal()
     with Progress(4800, 1200, stream=stream) as progress:

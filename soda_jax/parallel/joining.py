@@ -28,6 +28,7 @@ LAUNCHERS = (
 LOCAL = (("OMPI_COMM_WORLD_LOCAL_SIZE", "OMPI_COMM_WORLD_LOCAL_RANK"), ("MPI_LOCALNRANKS", "MPI_LOCALRANKID"))
 POD_LISTS = ("TPU_WORKER_HOSTNAMES", "TPU_PROCESS_ADDRESSES")  # with commas: several hosts
 NOTHING_FOUND = "coordinator_address should be defined"  # JAX's words for: this is no cluster that I know
+TOO_LATE = "must be called before any JAX calls"  # its words in a notebook, where JAX has computed already
 
 
 class JoinError(RuntimeError):
@@ -64,8 +65,8 @@ def join(mode: Mode, place: Place, *, timeout: int = 300, heartbeat: int = 60) -
         return "one process"
     place = completed(place, os.environ)
     check(place)
-    if place.processes == 1 and place.coordinator is None:
-        return "one process"
+    if jax.distributed.is_initialized() or (place.processes == 1 and place.coordinator is None):
+        return "one process" if jax.process_count() == 1 else _standing()
     return _initialise(place, timeout, heartbeat)
 
 
@@ -136,17 +137,19 @@ def _initialise(place: Place, timeout: int, heartbeat: int) -> str:
             initialization_timeout=timeout,
             heartbeat_timeout_seconds=heartbeat,
         )
-    except ValueError as error:
-        if NOTHING_FOUND not in str(error):
+    except (ValueError, RuntimeError) as error:
+        if not any(words in str(error) for words in (NOTHING_FOUND, TOO_LATE)):
             raise JoinError(_refusal(place, error)) from error
         sign = f"{place.processes} processes" if place.processes else one_of_several(os.environ)
         if sign:
-            raise JoinError(
-                _refusal(place, f"started as one of several ({sign}), nobody says where")
-            ) from error
+            raise JoinError(_refusal(place, f"started as one of several: {sign}; {error}")) from error
         return "one process"
     except Exception as error:  # whatever it is, we are not to go on alone
         raise JoinError(_refusal(place, error)) from error
+    return _standing()
+
+
+def _standing() -> str:
     return f"process {jax.process_index()} of {jax.process_count()}"
 
 

@@ -1,10 +1,15 @@
 """Checkpoints on orbax v1: written in the background, the last N kept, readable on any number of devices.
 
 Beside the state a checkpoint carries `config`, `versions` and `progress` (the sums of the log since its last
-line), so that a run goes on from it as if it had never stopped. Data and draws follow from the step.
+line), so that a run goes on from it as if it had never stopped. Data and draws follow from the step. Once orbax
+has written it, it gets a manifest of content hashes (`integrity.py`), without which it does not count; older
+ones are removed after that, so that the last whole one is there at any moment.
 """
 
-from collections.abc import Mapping
+import contextlib
+import time
+from collections.abc import Callable, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
 
 import flax
@@ -15,7 +20,8 @@ import orbax.checkpoint
 from etils import epath
 from orbax.checkpoint import v1 as ocp
 
-from soda_jax.parallel.processes import process_index
+from soda_jax.parallel.processes import is_main, process_index
+from soda_jax.training.integrity import damaged_file, is_whole, write_manifest
 from soda_jax.types import Tree
 
 Json = dict[str, Any]
@@ -25,74 +31,140 @@ class CheckpointError(RuntimeError):
     """A checkpoint could not be written, found or read; says where, and what to do."""
 
 
-class Checkpoints:
-    """The checkpoints of one run; a context manager that waits for what is still being written."""
+class DamagedError(CheckpointError):
+    """A file of a checkpoint is not as it was written."""
 
-    def __init__(self, directory: str | epath.PathLike, *, keep: int, metadata: Mapping[str, Any]):
-        """keep: how many of the latest stay; metadata (JSON) goes into each checkpoint."""
+
+class Checkpoints:
+    """The checkpoints of one run; a context manager that waits for what is still being written.
+
+    A save that fails raises CheckpointError, at once or at the next call; with `on_failure` it is told instead.
+    """
+
+    def __init__(
+        self,
+        directory: str | epath.PathLike,
+        *,
+        keep: int,
+        metadata: Mapping[str, Any],
+        on_failure: Callable[[int, CheckpointError], None] | None = None,
+    ):
+        """keep: how many of the latest stay; metadata (JSON) goes into each checkpoint.
+
+        on_failure: called with the step of a save that failed, and the error; training may then go on.
+        """
         if keep < 1:
             raise ValueError(f"checkpoint.keep must be 1 or more, found {keep}")
         self.directory = epath.Path(directory)
-        self._metadata = dict(metadata)
-        self._orbax = _open(self.directory, keep)
-        self._pending: tuple[int, Any] | None = None
+        self._keep, self._metadata, self._on_failure = keep, dict(metadata), on_failure
+        self._orbax = _open(self.directory)
+        self._background = ThreadPoolExecutor(1, thread_name_prefix="checkpoint")
+        self._pending: tuple[int, Future] | None = None
 
     def __enter__(self) -> "Checkpoints":
         return self
 
     def __exit__(self, kind, error, traceback) -> None:
-        self.wait()
-        self._orbax.close()
+        try:
+            self.wait()
+        finally:
+            self._background.shutdown()
+            self._orbax.close()
 
     @property
     def latest(self) -> int | None:
         """The step of the newest whole checkpoint, or None."""
-        found = self._orbax.latest
-        return None if found is None else found.step
+        return max(steps(self.directory), default=None)
 
     def save(self, step: int, state: Tree, progress: Json) -> None:
         """Copies the state and writes it in the background; the arrays may be donated right after."""
         self.wait()
-        if self.latest == step:
-            return
         metadata = {**self._metadata, "progress": progress}
         try:
+            if self.latest == step:
+                return
             check_writable(self.directory)
-            self._pending = (step, self._orbax.save_async(step, state, force=True, custom_metadata=metadata))
-        except OSError as error:
-            raise self._unwritten(step, error) from error
+            response = self._orbax.save_async(step, state, force=True, custom_metadata=metadata)
+        except Exception as error:
+            self._failed(step, error)
+            return
+        self._pending = (step, self._background.submit(self._finish, step, response))
 
     def wait(self) -> None:
-        """Until the last save is whole on disk; raises CheckpointError if it failed."""
+        """Until the last save is whole on disk."""
         pending, self._pending = self._pending, None
         if pending is None:
             return
         try:
             pending[1].result()
         except Exception as error:
-            raise self._unwritten(pending[0], error) from error
+            self._failed(pending[0], error)
+
+    def _finish(self, step: int, response: Any) -> None:
+        """In the background: waits for orbax, adds the manifest, removes what is older than `keep`."""
+        response.result()
+        if is_main():
+            write_manifest(self.directory / str(step))
+            for old in steps(self.directory)[: -self._keep]:
+                _remove(self.directory / str(old))
+
+    def _failed(self, step: int, error: Exception) -> None:
+        """Makes room again, and tells; what could not be written is of no use to anybody."""
+        if is_main():
+            with contextlib.suppress(OSError):
+                for rest in self.directory.glob(f"{step}.orbax-checkpoint-tmp*"):
+                    rest.rmtree()
+        told = CheckpointError(
+            f"the checkpoint of step {step} could not be written to {self.directory} ({_brief(error)}): "
+            "make room there or make it writable; the same command then goes on from the last whole one"
+        )
+        if self._on_failure is None:
+            raise told from error
+        self._on_failure(step, told)
 
     def restore(self, step: int, abstract: Tree) -> Tree:
-        """The state of a step, placed as `abstract` says (ShapeDtypeStructs with shardings)."""
-        return load(self.directory, step, abstract)
+        """The state of a step, placed as `abstract` says (ShapeDtypeStructs with shardings).
+
+        `newest_good` has read its files already, when the run began.
+        """
+        return load_once(_whole(self.directory, step), abstract)
 
     def metadata(self, step: int) -> Json:
         """config, versions and progress of a checkpoint."""
         return metadata(self.directory, step)
 
-    def _unwritten(self, step: int, error: Exception) -> CheckpointError:
-        return CheckpointError(
-            f"the checkpoint of step {step} could not be written to {self.directory} ({_brief(error)}): "
-            "make room there or make it writable; the same command then goes on from the last whole one"
-        )
-
 
 def steps(directory: str | epath.PathLike) -> list[int]:
     """Steps of the whole checkpoints, ascending; none where there is no such folder."""
-    directory = epath.Path(directory)
-    if not directory.exists():
-        return []
-    return sorted(int(path.name) for path in directory.iterdir() if path.name.isdigit())
+    return [step for step, path in _folders(epath.Path(directory)) if is_whole(path)]
+
+
+def newest_good(
+    directory: str | epath.PathLike, say: Callable[[str], None], *, set_aside: bool = False
+) -> int | None:
+    """The newest step whose every file is as it was written; says which file of a newer one is damaged.
+
+    set_aside: rename the damaged ones, so that training can save those steps again; nothing is deleted.
+    """
+    for step, path in reversed(_folders(epath.Path(directory))):
+        bad = damaged_file(path)
+        if bad is None:
+            return step
+        aside = f"; it is kept as {_set_aside(path).name}" if set_aside else ""
+        say(
+            f"the checkpoint of step {step} is damaged or unfinished: {bad}{aside}; looking for the one before"
+        )
+    return None
+
+
+def verify(directory: str | epath.PathLike, step: int) -> None:
+    """Raises DamagedError, naming the file, unless every file of this step is as it was written."""
+    bad = damaged_file(_whole(directory, step))
+    if bad is not None:
+        raise DamagedError(
+            f"the checkpoint of step {step} is damaged: {bad} is not as it was written; "
+            f"take another one of {[s for s in steps(directory) if s != step]}"
+        )
 
 
 def metadata(directory: str | epath.PathLike, step: int) -> Json:
@@ -103,9 +175,11 @@ def metadata(directory: str | epath.PathLike, step: int) -> Json:
 def load(directory: str | epath.PathLike, step: int | None, abstract: Tree, *, partial: bool = False) -> Tree:
     """The state of a step (None: the latest), as `abstract` places it. partial: only what that names is read.
 
-    Raises CheckpointError where there is no such checkpoint or it holds other arrays.
+    Raises CheckpointError where there is no such checkpoint, it is damaged, or it holds other arrays.
     """
-    return load_once(_whole(directory, step), abstract, partial=partial)
+    path = _whole(directory, step)
+    verify(directory, int(path.name))
+    return load_once(path, abstract, partial=partial)
 
 
 def load_once(path: str | epath.PathLike, abstract: Tree, *, partial: bool = False) -> Tree:
@@ -151,20 +225,38 @@ def check_writable(directory: epath.Path) -> None:
     trial.unlink()
 
 
-def _open(directory: epath.Path, keep: int) -> ocp.training.Checkpointer:
+def _open(directory: epath.Path) -> ocp.training.Checkpointer:
     try:
         directory.mkdir(parents=True, exist_ok=True)
         check_writable(directory)
         return ocp.training.Checkpointer(
             directory.absolute(),
             save_decision_policy=ocp.training.save_decision_policies.FixedIntervalPolicy(1),
-            preservation_policy=ocp.training.preservation_policies.LatestN(keep),
+            preservation_policy=ocp.training.preservation_policies.PreserveAll(),  # we remove, see _finish
             cleanup_tmp_directories=True,
         )
     except OSError as error:
         raise CheckpointError(
             f"cannot keep checkpoints in {directory} ({_brief(error)}): choose another --workdir"
         ) from error
+
+
+def _folders(directory: epath.Path) -> list[tuple[int, epath.Path]]:
+    """(step, folder), ascending, whole or not."""
+    if not directory.exists():
+        return []
+    return sorted((int(path.name), path) for path in directory.iterdir() if path.name.isdigit())
+
+
+def _set_aside(path: epath.Path) -> epath.Path:
+    """Renames a folder so that nothing takes it for a checkpoint; returns its new path."""
+    aside = path.with_name(f"{path.name}.damaged-{time.strftime('%Y%m%d-%H%M%S')}")
+    return path.rename(aside)
+
+
+def _remove(path: epath.Path) -> None:
+    """Renames first: half a checkpoint must not look like one."""
+    path.rename(path.with_name(f"{path.name}.removed")).rmtree()
 
 
 def _whole(directory: str | epath.PathLike, step: int | None) -> epath.Path:

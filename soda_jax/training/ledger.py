@@ -21,6 +21,7 @@ class Ledger:
         self.count: int = saved.get("count", 0)
         self.extra: Json = dict(saved.get("extra", {}))  # of hooks, for the next record
         self.clock = Clock(saved.get("seconds", 0.0))
+        self._last_save = time.monotonic()
 
     def add(self, metrics: Mapping[str, float]) -> None:
         """One step's."""
@@ -31,6 +32,17 @@ class Ledger:
     def note(self, values: Mapping[str, Any] | None) -> None:
         """Something that a hook wants to be written with the next record."""
         self.extra |= values or {}
+
+    @contextmanager
+    def saving(self) -> Iterator[None]:
+        """For the next record: save_seconds that a save holds training up, and their share since the last one."""
+        start = time.monotonic()
+        yield
+        end = time.monotonic()
+        self.note(
+            {"save_seconds": end - start, "save_share": (end - start) / max(end - self._last_save, 1e-9)}
+        )
+        self._last_save = end
 
     def saved(self) -> Json:
         """What a checkpoint keeps, written while we go on; JSON keeps every bit of a float."""

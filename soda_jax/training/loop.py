@@ -178,7 +178,7 @@ def step_is_last(late: Late, lengths: Lengths) -> bool:
 def save(state: Tree, step: int, parts: Parts, ledger: Ledger) -> None:
     """Hands the state over; the clock stands still meanwhile."""
     parts.note("save", step)
-    with ledger.clock.paused(), jax.transfer_guard("allow"):
+    with ledger.clock.paused(), jax.transfer_guard("allow"), ledger.saving():
         parts.checkpoints.save(step, state, ledger.saved())
 
 

@@ -1,5 +1,6 @@
 """Where the numbers of a run go: `metrics.jsonl` (a JSON object a line) and TensorBoard; process 0 only."""
 
+import contextlib
 import json
 import math
 from collections.abc import Mapping
@@ -47,6 +48,14 @@ class MetricWriter:
             if sink is not None:
                 sink.close()
         self._file = self._board = None
+
+
+def append_record(workdir: str | Path, record: Record) -> None:
+    """One line about something out of turn, such as an error; process 0 only. A full disk is no reason to end."""
+    if not is_main():
+        return
+    with contextlib.suppress(OSError), (Path(workdir) / "metrics.jsonl").open("a", encoding="utf-8") as file:
+        file.write(json.dumps(finite(record)) + "\n")
 
 
 def open_board(folder: Path, after_step: int) -> Any:

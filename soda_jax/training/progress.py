@@ -8,6 +8,8 @@ from tqdm import tqdm
 
 from soda_jax.parallel.processes import is_main
 
+SAVE_SHARE = 0.02  # of the time between two checkpoints: more is said to be too much
+
 
 class Progress:
     """Shows how far training is; silent outside process 0."""
@@ -45,6 +47,11 @@ class Progress:
             self._bar.set_postfix_str(f"loss {record['loss']:.4f}, data wait {record['data_wait']:.0%}")
         else:
             self.say(line(record, self.total))
+        if record.get("save_share", 0) > SAVE_SHARE:
+            self.say(
+                f"warning: saving held training up for {record['save_seconds']:.2f} s, {record['save_share']:.1%} of "
+                "the time since the last checkpoint: raise checkpoint.every_images"
+            )
 
     def say(self, text: str) -> None:
         """A line of text that does not break the bar."""
@@ -62,10 +69,15 @@ class Progress:
 def line(record: Mapping[str, Any], total: int) -> str:
     """One plain line of progress."""
     rate = record["images_per_second"]
+    save = (
+        f"  save {record['save_seconds']:.2f} s ({record['save_share']:.1%})"
+        if "save_share" in record
+        else ""
+    )
     left = f"{clock((total - record['images']) / rate)} left" if rate else "?"
     return (
         f"step {record['step']}  images {record['images']:,}/{total:,}  loss {record['loss']:.4f}  "
-        f"{rate:,.1f} images/s  data wait {record['data_wait']:.0%}  {left}"
+        f"{rate:,.1f} images/s  data wait {record['data_wait']:.0%}{save}  {left}"
     )
 
 
