@@ -8,6 +8,7 @@ Exit status 0 when the data set is there at the end, also when it was there alre
 import argparse
 import pathlib
 import re
+import signal
 import sys
 import time
 from collections.abc import Sequence
@@ -108,4 +109,5 @@ def _parser() -> argparse.ArgumentParser:
 
 
 if __name__ == "__main__":
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # cleaned up as after Ctrl-C
     sys.exit(main(sys.argv[1:]))

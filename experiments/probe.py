@@ -12,7 +12,6 @@ again, not probed again.
 """
 
 import json
-import signal
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -42,7 +41,8 @@ from experiments.probing import (
 from experiments.runs import Run, open_run
 from soda_jax.evaluation.scores import Scores, chance
 from soda_jax.training import checkpoints
-from soda_jax.training.checkpoints import CheckpointError, DamagedError
+from soda_jax.training.checkpoints import CheckpointError
+from soda_jax.training.signals import sigterm_raises, status_of
 from soda_jax.types import Tree
 
 
@@ -162,9 +162,6 @@ def probe_if_there(job: Job, step: int) -> bool:
     try:
         probe_step(job, step)
         return True
-    except DamagedError as error:
-        job.say(f"{error}: passed over")
-        return False
     except CheckpointError:
         if step in job.run.steps():
             raise
@@ -195,18 +192,24 @@ def main(argv: Sequence[str] | None = None) -> int:
         if values["help"].value:
             print(f"{__doc__}\n{values.main_module_help() or values.get_help()}")
             return 0
-        workdir = Path(values["workdir"].value)
-        if values["follow"].value:
-            follow(workdir, overrides, values["every"].value)
-        else:
-            probe_once(workdir, values["step"].value, overrides)
+        with sigterm_raises():
+            run_as_asked(values, overrides)
     except (ValueError, OSError, CheckpointError, flags.Error) as error:
         print(f"experiments.probe: {error}", file=sys.stderr)
         return 1
-    except KeyboardInterrupt:
+    except KeyboardInterrupt as stop:
         print("experiments.probe: stopped; the same command begins the step again", file=sys.stderr)
-        return 128 + signal.SIGINT
+        return status_of(stop)
     return 0
+
+
+def run_as_asked(values: flags.FlagValues, overrides: Mapping[str, Any]) -> None:
+    """One checkpoint, or all of them as they come."""
+    workdir = Path(values["workdir"].value)
+    if values["follow"].value:
+        follow(workdir, overrides, values["every"].value)
+    else:
+        probe_once(workdir, values["step"].value, overrides)
 
 
 def probe_once(workdir: Path, step: int | None, overrides: Mapping[str, Any]) -> None:

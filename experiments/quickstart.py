@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from experiments.configs import quickstart as recipe
+from soda_jax.training.integrity import MANIFEST
 
 CONFIG = "experiments/configs/quickstart.py"
 
@@ -107,7 +108,8 @@ def trained(workdir: Path, last: int) -> str:
 
 def newest(workdir: Path) -> int:
     """Step of the newest checkpoint, -1 where there is none."""
-    return max((int(p.name) for p in workdir.glob("checkpoints/*") if p.name.isdigit()), default=-1)
+    whole = (path.parent.name for path in workdir.glob(f"checkpoints/*/{MANIFEST}"))
+    return max((int(name) for name in whole if name.isdigit()), default=-1)
 
 
 def execute(command: Sequence[str]) -> int:

@@ -8,7 +8,6 @@ The same command again finds them there; the same seed draws the same pictures.
 """
 
 import argparse
-import signal
 import sys
 from collections.abc import Collection, Sequence
 from pathlib import Path
@@ -27,6 +26,7 @@ from soda_jax.editing.interpolate import lerp
 from soda_jax.editing.sections import swap_each
 from soda_jax.report.figures import describe, save_grid
 from soda_jax.training.checkpoints import CheckpointError
+from soda_jax.training.signals import sigterm_raises, status_of
 from soda_jax.types import Tree
 
 GENERATED = 5  # drawings of one source
@@ -40,14 +40,15 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = _parser().parse_args(argv)
     xla_flags.set_up()
     try:
-        run = open_run(arguments.workdir, arguments.step)
-        paths = sample(run, count=arguments.count, seed=arguments.seed)
+        with sigterm_raises():
+            run = open_run(arguments.workdir, arguments.step)
+            paths = sample(run, count=arguments.count, seed=arguments.seed)
     except (ValueError, OSError, CheckpointError) as error:
         print(f"experiments.sample: {error}", file=sys.stderr)
         return 1
-    except KeyboardInterrupt:
+    except KeyboardInterrupt as stop:
         print("experiments.sample: stopped; the same command draws again", file=sys.stderr)
-        return 128 + signal.SIGINT
+        return status_of(stop)
     print("pictures: " + ", ".join(str(path) for path in paths))
     return 0
 

@@ -15,6 +15,7 @@ On several hosts every one of them runs this command: see experiments/launch/ an
 """
 
 import os
+import signal
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -40,7 +41,7 @@ from soda_jax.training.ledger import Ledger
 from soda_jax.training.loop import End, Parts, train
 from soda_jax.training.metrics import MetricWriter, append_record
 from soda_jax.training.progress import Progress
-from soda_jax.training.signals import StopRequest
+from soda_jax.training.signals import SIGNALS, StopRequest
 from soda_jax.training.state import TrainState
 from soda_jax.training.step import make_step
 
@@ -60,7 +61,7 @@ def main(argv: list[str]) -> None:
     workdir = Path(_WORKDIR.value)
     try:
         cluster.join_others(flags.FLAGS)
-        with StopRequest() as stop, cluster.ending_together(workdir):
+        with StopRequest(stop_signals()) as stop, cluster.ending_together(workdir):
             use_compilation_cache(_CONFIG.value)
             end = run(prepare(_CONFIG.value, workdir), stop, say)
     except (ValueError, OSError, CheckpointError, JoinError) as error:
@@ -206,20 +207,24 @@ def recorder(job: Job, writer: MetricWriter, progress: Progress) -> Callable[[di
 
 def last_word(job: Job, state: TrainState | None, end: End, stop: StopRequest) -> str:
     """How it ended (state None: before the first step); what a training that broke leaves is written here."""
+    signal_name = stop.requested or "SIGTERM to one of the processes"
     if state is None:
-        return f"stopped by {stop.requested} before step {end.step + 1}: there is nothing new to save"
+        return f"stopped by {signal_name} before step {end.step + 1}: there is nothing new to save"
     if end.kind == "finished":
         images = end.step * job.lengths.batch
         return f"finished: {images:,} images, checkpoint in {job.workdir}/checkpoints/{end.step}"
     if end.kind == "stopped":
-        return (
-            f"stopped by {stop.requested} after step {end.step}: saved; the same command goes on from there"
-        )
+        return f"stopped by {signal_name} after step {end.step}: saved; the same command goes on from there"
     folder = save_failure(job.workdir, end.step, state, end.batch, job.metadata)
     return (
         f"error: the loss or its gradient was not finite in step {end.step}; the batch, and the state before "
         f"it, are in {folder}. Lower optimizer.learning_rate or optimizer.clip, or look at the batch"
     )
+
+
+def stop_signals() -> tuple[signal.Signals, ...]:
+    """Those that we answer ourselves: see StopRequest."""
+    return SIGNALS if processes.process_count() == 1 else (signal.SIGINT,)
 
 
 def use_compilation_cache(config: ConfigDict) -> None:

@@ -19,7 +19,7 @@ def finish(workdir, *names):
     for name in names:
         path = workdir / name
         path.mkdir(parents=True)
-        (path / "results.json").write_text("{}")
+        (path / ("manifest.json" if path.parent.name == "checkpoints" else "results.json")).write_text("{}")
 
 
 def start_nothing(todo, status=0, effect=lambda command: None):
@@ -104,7 +104,7 @@ def test_training_that_was_stopped_early_is_not_taken_for_whole(tmp_path):
     assert stop.value.status == 1
 
 
-@pytest.mark.parametrize("name", ["3.orbax-checkpoint-tmp", "x"])
+@pytest.mark.parametrize("name", ["3.orbax-checkpoint-tmp", "x", "3"])
 def test_half_a_checkpoint_is_none(tmp_path, name):
     (tmp_path / "checkpoints" / name).mkdir(parents=True)
     assert quickstart.newest(tmp_path) == -1

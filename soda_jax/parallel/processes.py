@@ -26,3 +26,12 @@ def any_process(flag: bool) -> bool:
         return flag
     with jax.transfer_guard("allow"):  # the loop forbids transfers that nobody asked for; this one is meant
         return bool(np.any(multihost_utils.process_allgather(np.asarray(flag))))
+
+
+def preempted(step: int) -> bool:
+    """True, at one and the same step in all processes, once one of them was told to end.
+
+    By SIGTERM, or by the notice that a platform gives before it takes a host away: JAX's service picks a step that
+    no process has passed. To be asked in each step, by every process; False where there is only one.
+    """
+    return process_count() > 1 and multihost_utils.reached_preemption_sync_point(step)

@@ -196,6 +196,17 @@ def load_once(path: str | epath.PathLike, abstract: Tree, *, partial: bool = Fal
         ) from error
 
 
+def load_as_saved(directory: str | epath.PathLike, step: int) -> dict[str, np.ndarray]:
+    """Every array of a step on the host, by its name, whatever the config was."""
+    path = _whole(directory, step)
+    place = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
+    abstract = jax.tree.map(
+        lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=place), ocp.metadata(path).metadata
+    )
+    leaves = jax.tree.leaves_with_path(load(directory, step, abstract))
+    return {jax.tree_util.keystr(name): np.asarray(leaf) for name, leaf in leaves}
+
+
 def restore_ema(directory: str | epath.PathLike, step: int | None, abstract: Tree) -> Tree:
     """The averaged variables alone, `{"params", "batch_stats"}`; step None: the latest.
 

@@ -11,7 +11,7 @@ from typing import Any, Literal, Protocol, runtime_checkable
 import jax
 import numpy as np
 
-from soda_jax.parallel.processes import any_process, process_count
+from soda_jax.parallel.processes import any_process, preempted, process_count
 from soda_jax.training.ledger import Ledger
 from soda_jax.types import Batch, Tree
 
@@ -183,10 +183,10 @@ def save(state: Tree, step: int, parts: Parts, ledger: Ledger) -> None:
 
 
 def must_stop(step: int, parts: Parts, lengths: Lengths) -> bool:
-    """True once a stop is asked for; several processes agree on it where a record is due."""
+    """True once a stop is asked for. Several processes agree: on SIGTERM at once, on Ctrl-C at the next record."""
     if process_count() == 1:
         return parts.stop()
-    return lengths.logs(step) and any_process(parts.stop())
+    return preempted(step) or (lengths.logs(step) and any_process(parts.stop()))
 
 
 def stopped(state: Tree, step: int, late: Late | None, parts: Parts, lengths: Lengths, ledger: Ledger) -> End:
