@@ -16,7 +16,6 @@ moment, from before the first step to the end, and the same command goes on. Exi
 import argparse
 import json
 import random
-import shutil
 import signal
 import subprocess
 import sys
