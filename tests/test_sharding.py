@@ -143,7 +143,9 @@ def test_only_the_rows_of_a_process_are_put_and_in_their_type():
     np.testing.assert_array_equal(placed["x"], rows)
 
 
-def test_rows_that_do_not_divide_are_kept_whole():
+def test_rows_that_do_not_divide_are_filled_up_with_the_last():
     mesh = make_mesh(4, 2)
-    placed = sharding.put_rows({"a": np.zeros(16), "b": np.zeros(15)}, mesh)
-    assert placed["a"].sharding.spec == P(("data", "fsdp")) and placed["b"].sharding.spec == P()
+    placed = sharding.put_rows({"a": np.arange(16), "b": np.arange(22).reshape(11, 2)}, mesh)
+    assert placed["a"].sharding == placed["b"].sharding == sharding.batch_sharding(mesh)
+    np.testing.assert_array_equal(placed["a"], np.arange(16))
+    np.testing.assert_array_equal(placed["b"], [*np.arange(22).reshape(11, 2), *[[20, 21]] * 5])

@@ -89,12 +89,16 @@ def replicated(mesh: Mesh) -> NamedSharding:
     return NamedSharding(mesh, PartitionSpec())
 
 
-def gather(tree: Tree, mesh: Mesh | AbstractMesh) -> Tree:
-    """Inside a jitted function: every array whole on each device, whatever it is cut like outside.
+def gather(tree: Tree, shardings: Tree) -> Tree:
+    """Inside a jitted function: every array whole on each device, though it lies in parts outside.
 
     Without it the compiler lets the cuts of parameters run on into activations, and moves those instead.
     """
-    return jax.tree.map(lambda x: jax.lax.with_sharding_constraint(x, replicated(mesh)), tree)
+
+    def whole(x, place: NamedSharding):
+        return x if place.is_fully_replicated else jax.lax.with_sharding_constraint(x, replicated(place.mesh))
+
+    return jax.tree.map(whole, tree, shardings)
 
 
 def with_shardings(abstract: Tree, shardings: Tree) -> Tree:
@@ -124,10 +128,11 @@ def put_batch(batch: Batch, spec: Batch, mesh: Mesh) -> Batch:
 
 
 def put_rows(batch: Batch, mesh: Mesh) -> Batch:
-    """Any batch on the devices: cut over them where they divide its rows, else the same on each."""
-    devices = math.prod(mesh.shape.values())
+    """A batch that every process holds whole, cut over the devices; filled up with its last row till they divide."""
 
-    def put(x):
-        return jax.device_put(x, replicated(mesh) if len(x) % devices else batch_sharding(mesh))
+    def put(x: np.ndarray) -> jax.Array:
+        rows = np.minimum(np.arange(len(x) + -len(x) % mesh.size), len(x) - 1)
+        shape = (len(rows), *x.shape[1:])
+        return jax.make_array_from_callback(shape, batch_sharding(mesh), lambda part: x[rows[part[0]]])
 
     return {name: put(np.asarray(x)) for name, x in batch.items()}

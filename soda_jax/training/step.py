@@ -84,7 +84,7 @@ def accumulate(
     method: Method, state: TrainState, batch: Batch, keys: Keys, parts: int, placed: Tree | None = None
 ) -> tuple:
     """Loss, metrics, BatchNorm statistics and gradients of the batch, `parts` microbatches in turn."""
-    params = state.params if placed is None else gather(state.params, jax.tree.leaves(placed)[0].mesh)
+    params = state.params if placed is None else gather(state.params, placed)
 
     def gradient(*arguments) -> tuple:
         result, grads = jax.value_and_grad(_loss_of_params(method), has_aux=True)(params, *arguments)
