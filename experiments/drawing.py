@@ -38,9 +38,14 @@ Encode = Callable[[np.ndarray], np.ndarray]  # uint8 [n, h, w, c] -> z [n, s, d]
 Paint = Callable[[Sequence[Draw]], list[np.ndarray]]  # -> uint8 [rows, columns, h, w, c] for each
 
 
-def draw(config: ConfigDict, method: SODA, variables: Tree, seed: int) -> tuple[Encode, Paint]:
-    """The two functions of a trained model; all drawings of one call of `paint` share their batches."""
-    mesh = make_mesh(devices=jax.local_devices())
+def draw(
+    config: ConfigDict, method: SODA, variables: Tree, seed: int, mesh: Mesh | None = None
+) -> tuple[Encode, Paint]:
+    """The two functions of a trained model; all drawings of one call of `paint` share their batches.
+
+    mesh: default: all devices of this process.
+    """
+    mesh = make_mesh(devices=jax.local_devices()) if mesh is None else mesh
     variables = jax.device_put(variables, replicated(mesh))
     data, latent = config.data, jax.jit(method.latent)
     shape = (data.image_size, data.image_size, data.channels)

@@ -1,6 +1,7 @@
 """What training does now and then: pictures, and a look at the latent."""
 
 import dataclasses
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -13,7 +14,7 @@ from experiments import build
 from experiments.job import Job
 from soda_jax.methods.base import to_uint8
 from soda_jax.parallel.processes import is_main
-from soda_jax.parallel.sharding import put_rows, replicated
+from soda_jax.parallel.sharding import gather, put_rows, replicated
 from soda_jax.report.figures import save_grid
 from soda_jax.training.latent_monitor import monitor, warning
 from soda_jax.training.loop import Hook
@@ -35,16 +36,20 @@ def hooks(job: Job, say: Callable[[str], None]) -> tuple[Hook, ...]:
 
 def monitoring(job: Job, say: Callable[[str], None]) -> Callable[[TrainState, int], dict[str, Any]]:
     """Measures the latent of the averaged variables on the same test images every time; warns in words."""
-    size = job.config.monitor.batch
+    size, parts = monitor_size(job)
+    if size != job.config.monitor.batch:
+        say(
+            f"latent monitor: {size} images for monitor.batch={job.config.monitor.batch}, to share them evenly"
+        )
     batch = put_rows(fixed_batch(job.config, job.dataset, size), job.mesh)
-    keys = jax.random.split(stream(job.config, MONITOR), size)
 
     @jax.jit
-    def measure(variables, batch, keys):
-        return monitor(job.method, variables, batch, keys)
+    def measure(variables, batch):
+        keys = jax.random.split(stream(job.config, MONITOR), size)
+        return monitor(job.method, gather(variables, ema_variables(job.shardings)), batch, keys, parts)
 
     def run(state: TrainState, step: int) -> dict[str, Any]:
-        values = jax.device_get(measure(ema_variables(state), batch, keys))
+        values = jax.device_get(measure(ema_variables(state), batch))
         values = {name: value.item() for name, value in values.items()}
         complaint = warning(values)
         if complaint:
@@ -54,6 +59,15 @@ def monitoring(job: Job, say: Callable[[str], None]) -> Callable[[TrainState, in
     return run
 
 
+def monitor_size(job: Job) -> tuple[int, int]:
+    """(images, parts): monitor.batch or a little more, on a device no more at a time than in a microbatch."""
+    devices = job.mesh.size
+    at_a_time = job.lengths.batch // (job.accumulation * devices)
+    local = math.ceil(job.config.monitor.batch / devices)
+    parts = math.ceil(local / at_a_time)
+    return devices * parts * math.ceil(local / parts), parts
+
+
 def sampling(job: Job) -> Callable[[TrainState, int], None]:
     """Writes source | target | generated of the same test images every time."""
     c = job.config.samples
@@ -61,7 +75,7 @@ def sampling(job: Job) -> Callable[[TrainState, int], None]:
     batch, draw = put_rows(host, job.mesh), generator(job, host["target"].shape[1:])
 
     def run(state: TrainState, step: int) -> None:
-        images = jax.device_get(draw(ema_variables(state), batch))
+        images = jax.device_get(draw(ema_variables(state), batch))[: c.count]
         if is_main():
             columns = [("source", host["source"]), ("target", host["target"]), ("generated", images)]
             text = f"step {step}: test images, {c.sampler} in {c.steps} steps, guidance {c.guidance}"
@@ -76,6 +90,7 @@ def generator(job: Job, shape: tuple[int, ...]) -> Callable:
     guidance = {"guidance": job.config.samples.guidance, "guide_sections": build.guide_sections(job.config)}
 
     def generate(variables, batch: Batch):
+        variables = gather(variables, ema_variables(job.shardings))
         z = method.latent(variables, batch["source"])
         images = method.generate(variables, z, sampler, key, shape, **guidance)
         return to_uint8(images)

@@ -35,6 +35,8 @@ FREE = (
     "samples.",
     "monitor.",
     "probe.",
+    "mesh.smallest",
+    "mesh.rules",
 )
 
 

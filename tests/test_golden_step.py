@@ -14,7 +14,7 @@ import optax
 import pytest
 
 from tests import tiny
-from tests.test_devices import METHODS
+from tests.methods import METHODS
 
 GOLDEN = Path(__file__).parent / "golden"
 RENEW = (

@@ -94,6 +94,14 @@ def test_gains_and_use_are_those_of_a_method_that_is_known():
     assert warning(values) is None
 
 
+@pytest.mark.parametrize("parts", [2, 4, 16])
+def test_parts_change_no_reading(parts):
+    method = tiny.soda(encoder=tiny.Encoder(batch_norm=True))
+    whole, cut = (monitor(method, tiny.variables(method), tiny.batch(), KEYS, n) for n in (1, parts))
+    assert whole.keys() == cut.keys() and float(whole["gradient_norm"]) > 0
+    np.testing.assert_allclose(list(cut.values()), list(whole.values()), rtol=1e-5, atol=1e-6)
+
+
 def test_a_denoiser_that_ignores_the_latent_is_found_out():
     method = tiny.soda(denoiser=tiny.Denoiser(listens=False))
     values = jax.jit(lambda v: monitor(method, v, tiny.batch(), KEYS))(tiny.variables(method))

@@ -13,6 +13,8 @@ over both, in which all heads share the minibatch and so a single matrix product
      (among equals the one with the lower held-out loss);
   3. one head a label is fitted again with the chosen values on the whole training split, and answers test.
 The labels of the test split never come here: the caller compares them, once.
+
+The rows of the grid are shared out over the devices, and so are the rows that are answered.
 """
 
 import dataclasses
@@ -21,11 +23,15 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+from jax.sharding import Mesh
 from jaxtyping import Array, Bool, Float, Int
 
+from soda_jax.evaluation.features import local_mesh
+from soda_jax.parallel.sharding import put_rows, replicated
 from soda_jax.types import Tree
 
 PREDICT_ROWS = 4096
+WHOLE = 2**28  # bytes: larger features are cut over the devices, which costs a sum over them at each step
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -121,7 +127,7 @@ def _loss(
 
 
 def _fit(
-    x: Float[Array, "b n"],
+    x: Float[Array, "filled n"],
     norm: tuple[Float[Array, " n"], Float[Array, " n"]],
     order: Int[Array, "t m"],
     y: Int[Array, " b"],
@@ -148,7 +154,7 @@ def _fit(
 
 @jax.jit
 def fit_heads(
-    x: Float[Array, "b n"],
+    x: Float[Array, "filled n"],
     norm: tuple[Float[Array, " n"], Float[Array, " n"]],
     order: Int[Array, "t m"],
     y: Int[Array, "l b"],
@@ -156,7 +162,7 @@ def fit_heads(
     rates: Float[Array, "r l"],
     decays: Float[Array, "r l"],
 ) -> Tree:
-    """All heads in one pass: {"kernel": [r, l, n, k], "bias": [r, l, k]}."""
+    """All heads in one pass: {"kernel": [r, l, n, k], "bias": [r, l, k]}; x may have more rows than y."""
     labels = jax.vmap(_fit, in_axes=(None, None, None, 0, 0, 0, 0))
     return jax.vmap(labels, in_axes=(None, None, None, None, None, 0, 0))(
         x, norm, order, y, real, rates, decays
@@ -174,12 +180,14 @@ def _scores(
 
 
 def _in_chunks(
-    heads: Tree, norm: Tree, x: Float[np.ndarray, "b n"], real: Bool[np.ndarray, "l k"]
+    heads: Tree, norm: Tree, x: Float[np.ndarray, "b n"], real: Bool[np.ndarray, "l k"], mesh: Mesh
 ) -> Float[np.ndarray, "r l b k"]:
     """`_scores` of many rows, in chunks of one size (the last is filled up): one program serves all."""
     rows = min(PREDICT_ROWS, len(x))
     filled = np.concatenate([x, np.zeros((-len(x) % rows, x.shape[1]), x.dtype)])
-    parts = [np.asarray(_scores(heads, norm, part, real)) for part in np.split(filled, len(filled) // rows)]
+    heads, norm = jax.device_put((heads, norm), replicated(mesh))
+    chunks = (put_rows({"x": part}, mesh)["x"] for part in np.split(filled, len(filled) // rows))
+    parts = [np.asarray(_scores(heads, norm, part, real))[:, :, :rows] for part in chunks]
     return np.concatenate(parts, axis=2)[:, :, : len(x)]
 
 
@@ -195,18 +203,29 @@ def _choose(
 
 
 class _Data:
-    """Features on the device and labels padded to one width, so that `fit` is one call."""
+    """Features on the devices and labels padded to one width, so that `fit` is one call."""
 
-    def __init__(self, x, y, classes, settings):
+    def __init__(self, x, y, classes, settings, mesh):
         _check_labels(y, classes)
-        self.host, self.x, self.y, self.settings = x, jnp.asarray(x), y.astype(np.int32), settings
+        self.mesh = local_mesh() if mesh is None else mesh
+        self.host, self.x, self.y, self.settings = x, placed(x, self.mesh), y.astype(np.int32), settings
         self.real = np.arange(max(classes))[None] < np.asarray(classes)[:, None]
 
     def fit(self, rows, grid: Float[np.ndarray, "r l 2"]) -> tuple[Tree, Tree]:
         norm = normalisation(self.host[rows])
         order = minibatches(rows, self.settings)
-        grid = grid.astype(np.float32)
-        return fit_heads(self.x, norm, order, self.y, self.real, grid[..., 0], grid[..., 1]), norm
+        runs = {"rates": grid[..., 0].astype(np.float32), "decays": grid[..., 1].astype(np.float32)}
+        shared = put_rows(runs, self.mesh) if len(grid) > 1 else runs
+        heads = fit_heads(self.x, norm, order, self.y, self.real, shared["rates"], shared["decays"])
+        return jax.tree.map(lambda head: np.asarray(head)[: len(grid)], heads), norm
+
+    def scores(self, heads: Tree, norm: Tree, x) -> Float[np.ndarray, "r l b k"]:
+        return _in_chunks(heads, norm, x, self.real, self.mesh)
+
+
+def placed(x: Float[np.ndarray, "b n"], mesh: Mesh, most: int = WHOLE) -> Float[Array, "filled n"]:
+    """Features on the devices: whole on each if they have at most `most` bytes, else rows over them, filled up."""
+    return jax.device_put(x, replicated(mesh)) if x.nbytes <= most else put_rows({"x": x}, mesh)["x"]
 
 
 def probe(
@@ -217,6 +236,7 @@ def probe(
     test: Float[np.ndarray, "q n"],
     settings: LinearProbe,
     clean: Bool[np.ndarray, " b"] | None = None,
+    mesh: Mesh | None = None,
 ) -> list[Answer]:
     """Choose on a held-out part of (x, y), fit again on all of it, and answer `test`; one Answer a label.
 
@@ -226,13 +246,14 @@ def probe(
       groups: what must not be parted between fitting and choosing (the scene's number, or the image's own).
       settings: the grid.
       clean: rows that may judge the choice (default: all); augmented copies are fitted on but never judge.
+      mesh: default: all devices of this process.
 
     Raises:
       ValueError: fewer than two groups, or a class number outside 0..classes-1.
     """
-    data = _Data(x, y, classes, settings)
+    data = _Data(x, y, classes, settings, mesh)
     chosen, accuracy = _chosen(data, groups, clean)
-    predicted = _in_chunks(*data.fit(np.arange(len(x)), chosen), test, data.real)[0].argmax(-1)
+    predicted = data.scores(*data.fit(np.arange(len(x)), chosen), test)[0].argmax(-1)
     return [
         Answer(learning_rate=float(rate), weight_decay=float(decay), holdout=float(right), predicted=answers)
         for (rate, decay), right, answers in zip(chosen[0], accuracy, predicted, strict=True)
@@ -247,7 +268,7 @@ def held_out_accuracy(
     settings: LinearProbe,
 ) -> Float[np.ndarray, " l"]:
     """How often the best head of each label is right on the held-out part: `probe` without the test."""
-    return _chosen(_Data(x, y, classes, settings), groups, None)[1]
+    return _chosen(_Data(x, y, classes, settings, None), groups, None)[1]
 
 
 def _chosen(
@@ -257,7 +278,7 @@ def _chosen(
     fitted_on, held = split_by_group(groups, data.settings.holdout, data.settings.seed)
     held = held if clean is None else held[clean[held]]
     grid = np.repeat(np.asarray(data.settings.grid())[:, None], len(data.y), axis=1)
-    scores = _in_chunks(*data.fit(fitted_on, grid), data.host[held], data.real)
+    scores = data.scores(*data.fit(fitted_on, grid), data.host[held])
     best, accuracy = _choose(scores, data.y[:, held])
     return np.take_along_axis(grid, best[None, :, None], axis=0), accuracy
 

@@ -11,7 +11,11 @@ from functools import partial
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.sharding import Mesh
 from jaxtyping import Array, Float, Int
+
+from soda_jax.evaluation.features import local_mesh
+from soda_jax.parallel.sharding import put_rows, replicated
 
 QUERIES = 512  # rows of one matrix product; with EXAMPLES columns it takes 64 MB
 EXAMPLES = 32768
@@ -62,8 +66,11 @@ def neighbours(
     *,
     chunk: int = EXAMPLES,
     query_chunk: int = QUERIES,
+    mesh: Mesh | None = None,
 ) -> Int[np.ndarray, "q k"]:
     """Row numbers in `examples` of the k nearest by cosine, nearest first. The chunks only bound the memory.
+
+    Queries are shared out over the devices of the mesh (default: all of this process); examples lie on each.
 
     Raises:
       ValueError: there are fewer than k examples.
@@ -73,10 +80,12 @@ def neighbours(
             f"config.probe.knn_k must be in 1..{len(examples)} (the examples to search), got {k}: "
             "lower it or raise config.probe.max_train"
         )
-    pieces = jnp.asarray(_chunks(_unit(examples), min(chunk, len(examples))))
+    mesh = local_mesh() if mesh is None else mesh
+    pieces = jax.device_put(_chunks(_unit(examples), min(chunk, len(examples))), replicated(mesh))
     batches = _chunks(_unit(queries), min(query_chunk, len(queries)))
-    found = [_nearest(pieces, batch, jnp.int32(len(examples)), k) for batch in batches]
-    return np.concatenate([np.asarray(index) for index in found])[: len(queries)]
+    shared = (put_rows({"x": batch}, mesh)["x"] for batch in batches)
+    found = [_nearest(pieces, batch, np.int32(len(examples)), k) for batch in shared]
+    return np.concatenate([np.asarray(index)[: len(batches[0])] for index in found])[: len(queries)]
 
 
 def vote(votes: Int[np.ndarray, "q k"], classes: int) -> Int[np.ndarray, " q"]:

@@ -16,39 +16,52 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
 from soda_jax.methods.base import LatentMethod, Scalar
+from soda_jax.training.step import microbatches
 from soda_jax.types import Batch, Keys, Latent, Tree
 
 DEAD = 0.01  # a dimension is dead when its deviation is below this share of the root mean square deviation
 LEAST_USE = 0.001  # share of the loss that z must explain
 
 
-def monitor(method: LatentMethod, variables: Tree, batch: Batch, keys: Keys) -> dict[str, Array]:
+def monitor(
+    method: LatentMethod, variables: Tree, batch: Batch, keys: Keys, parts: int = 1
+) -> dict[str, Array]:
     """Scalars about z on one batch, in eval mode; jit it. Costs 4 + sections passes of the denoiser.
 
+    The networks see the batch in `parts` parts, one after another: that bounds the memory, and changes no number.
     loss_true, loss_shuffled, use (1), use_error (its standard error), gradient_norm (of an example's loss at
     its z, averaged), effective_rank (2), dead_dims, latent_dim, gain/00, gain/01, ... (3).
     """
-    z = method.latent(variables, batch["source"])
+
+    def some_losses(rows: tuple) -> Float[Array, " b"]:
+        return method.loss_given_latent(variables, *rows, train=False)
+
+    def some_norms(rows: tuple) -> Float[Array, " b"]:
+        gradient = jax.grad(lambda z: jnp.sum(some_losses((z, *rows[1:]))))(rows[0])
+        return jnp.sqrt(jnp.sum(jnp.square(gradient), axis=(1, 2)))
 
     def losses(z: Latent) -> Float[Array, " b"]:
-        return method.loss_given_latent(variables, z, batch, keys, train=False)
+        return in_parts(some_losses, (z, batch, keys), parts)
 
+    z = in_parts(lambda source: method.latent(variables, source), batch["source"], parts)
     true, shuffled = losses(z), losses(jnp.roll(z, 1, axis=0))
     return {
         "loss_true": jnp.mean(true),
         "loss_shuffled": jnp.mean(shuffled),
         "use": jnp.mean(shuffled - true),
         "use_error": jnp.std(shuffled - true) / jnp.sqrt(jnp.float32(true.size)),
-        "gradient_norm": gradient_norm(losses, z),
+        "gradient_norm": jnp.mean(in_parts(some_norms, (z, batch, keys), parts)),
         **latent_statistics(z),
         **section_gains(losses, z, jnp.mean(true)),
     }
 
 
-def gradient_norm(losses: Callable[[Latent], Array], z: Latent) -> Scalar:
-    """Mean over examples of | d loss_i / d z_i |."""
-    gradient = jax.grad(lambda z: jnp.sum(losses(z)))(z)
-    return jnp.mean(jnp.sqrt(jnp.sum(jnp.square(gradient), axis=(1, 2))))
+def in_parts(function: Callable[[Tree], Array], rows: Tree, parts: int) -> Array:
+    """`function` of all rows, every parts-th of them at a time, so that rows stay on their devices."""
+    if parts == 1:
+        return function(rows)
+    found = jnp.swapaxes(jax.lax.map(function, microbatches(rows, parts)), 0, 1)
+    return found.reshape(-1, *found.shape[2:])
 
 
 def latent_statistics(z: Latent) -> dict[str, Array]:
