@@ -6,7 +6,6 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
@@ -16,7 +15,8 @@ from experiments import build
 from soda_jax.methods.base import to_uint8
 from soda_jax.methods.soda import SODA
 from soda_jax.parallel.mesh import make_mesh
-from soda_jax.parallel.sharding import batch_sharding, replicated
+from soda_jax.parallel.processes import is_main
+from soda_jax.parallel.sharding import put_rows, put_whole, replicated
 from soda_jax.types import Tree
 
 MOST = 32  # images drawn at once on one device
@@ -43,11 +43,11 @@ def draw(
 ) -> tuple[Encode, Paint]:
     """The two functions of a trained model; all drawings of one call of `paint` share their batches.
 
-    mesh: default: all devices of this process.
+    mesh: default: all devices of all processes, each of which gets all that is drawn.
     """
-    mesh = make_mesh(devices=jax.local_devices()) if mesh is None else mesh
-    variables = jax.device_put(variables, replicated(mesh))
-    data, latent = config.data, jax.jit(method.latent)
+    mesh = make_mesh() if mesh is None else mesh
+    variables = put_whole(variables, mesh)
+    data, latent = config.data, jax.jit(method.latent, out_shardings=replicated(mesh))
     shape = (data.image_size, data.image_size, data.channels)
 
     def encode(images: np.ndarray) -> np.ndarray:
@@ -58,7 +58,7 @@ def draw(
         noise = np.concatenate([job.noise.ravel() for job in jobs])
         size, rounds = batch_size(len(z), mesh.size)
         with Steps(len(z), rounds * config.samples.steps) as steps:
-            generate = generator(config, method, shape, seed, steps.advance)
+            generate = generator(config, method, shape, seed, steps.advance, mesh)
             drawn = in_batches(lambda *part: generate(variables, *part), (z, noise), mesh, size)
         parts = np.split(drawn, np.cumsum([job.count for job in jobs])[:-1])
         return [part.reshape(*job.noise.shape, *shape) for part, job in zip(parts, jobs, strict=True)]
@@ -67,7 +67,7 @@ def draw(
 
 
 def generator(
-    config: ConfigDict, method: SODA, shape: tuple[int, int, int], seed: int, on_step: Callable
+    config: ConfigDict, method: SODA, shape: tuple[int, int, int], seed: int, on_step: Callable, mesh: Mesh
 ) -> Callable:
     """(variables, z [b, s, d], noise numbers [b]) -> uint8 [b, h, w, c], compiled."""
     sampler, root = build.sampler(config), jax.random.key(seed)
@@ -81,7 +81,7 @@ def generator(
         )
         return to_uint8(images)
 
-    return jax.jit(generate)
+    return jax.jit(generate, out_shardings=replicated(mesh))
 
 
 def batch_size(count: int, devices: int) -> tuple[int, int]:
@@ -97,8 +97,8 @@ def in_batches(function: Callable, arrays: tuple[np.ndarray, ...], mesh: Mesh, s
     done = []
     for start in range(0, count, size):
         rows = np.minimum(np.arange(start, start + size), count - 1)
-        part = [jax.device_put(jnp.asarray(array[rows]), batch_sharding(mesh)) for array in arrays]
-        done.append(np.asarray(function(*part)))
+        part = put_rows({str(i): array[rows] for i, array in enumerate(arrays)}, mesh)
+        done.append(np.asarray(function(*part.values())))
     return np.concatenate(done)[:count]
 
 
@@ -107,12 +107,15 @@ class Steps:
 
     def __init__(self, images: int, steps: int):
         self._bar = tqdm(
-            total=steps, unit=" steps", disable=not sys.stderr.isatty(), desc=f"drawing {images} images"
+            total=steps,
+            unit=" steps",
+            disable=not (is_main() and sys.stderr.isatty()),
+            desc=f"drawing {images} images",
         )
         self._images, self._steps, self._done = images, steps, 0
 
     def __enter__(self) -> "Steps":
-        if self._bar.disable:
+        if self._bar.disable and is_main():
             print(f"drawing {self._images} images in {self._steps} steps", flush=True)
         return self
 
@@ -120,7 +123,7 @@ class Steps:
         """Called by the sampler after each of its steps, from a thread of its own."""
         self._bar.update()
         self._done += 1
-        if self._bar.disable and self._done % max(1, self._steps // 4) == 0:
+        if self._bar.disable and is_main() and self._done % max(1, self._steps // 4) == 0:
             print(f"  {self._done}/{self._steps} steps", flush=True)
 
     def __exit__(self, kind, error, traceback) -> None:

@@ -23,7 +23,7 @@ from absl import flags
 from jax.sharding import SingleDeviceSharding
 from ml_collections import ConfigDict, config_flags
 
-from experiments import build, runs, xla_flags
+from experiments import build, cluster, runs, xla_flags
 from experiments.configs import default
 from experiments.probe_baselines import baselines
 from experiments.probe_table import table_text
@@ -40,6 +40,9 @@ from experiments.probing import (
 )
 from experiments.runs import Run, open_run
 from soda_jax.evaluation.scores import Scores, chance
+from soda_jax.parallel import processes
+from soda_jax.parallel.joining import JoinError
+from soda_jax.parallel.preflight import check_alike
 from soda_jax.training import checkpoints
 from soda_jax.training.checkpoints import CheckpointError
 from soda_jax.training.signals import sigterm_raises, status_of
@@ -113,6 +116,7 @@ def probe_step(job: Job, step: int) -> dict[str, Any]:
     """The results of a step, from the workdir if they are there and made from the same; prints the table."""
     path = job.folder / str(step) / "results.json"
     variables = encoder_variables(job.run, step)
+    check_alike({"step": str(step), **made_from(job, variables)})
     found = json.loads(path.read_text()) if path.is_file() else {}
     if found.get("made_from") == made_from(job, variables):
         job.say(f"step {step} is probed already: {path}")
@@ -192,9 +196,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         if values["help"].value:
             print(f"{__doc__}\n{values.main_module_help() or values.get_help()}")
             return 0
-        with sigterm_raises():
+        cluster.join_others(values)
+        with sigterm_raises(), cluster.ending_together(Path(values["workdir"].value)):
             run_as_asked(values, overrides)
-    except (ValueError, OSError, CheckpointError, flags.Error) as error:
+    except (ValueError, OSError, CheckpointError, JoinError, flags.Error) as error:
         print(f"experiments.probe: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt as stop:
@@ -206,6 +211,10 @@ def main(argv: Sequence[str] | None = None) -> int:
 def run_as_asked(values: flags.FlagValues, overrides: Mapping[str, Any]) -> None:
     """One checkpoint, or all of them as they come."""
     workdir = Path(values["workdir"].value)
+    if values["follow"].value and processes.process_count() > 1:
+        raise ValueError(
+            "--follow is for one process: give --step to several, one checkpoint after the other"
+        )
     if values["follow"].value:
         follow(workdir, overrides, values["every"].value)
     else:
@@ -244,6 +253,7 @@ def parse(argv: list[str]) -> tuple[flags.FlagValues, dict[str, Any]]:
     flags.DEFINE_bool(
         "follow", False, "Probe each new checkpoint until training has ended.", flag_values=values
     )
+    cluster.define_flags(values)
     flags.DEFINE_float("every", 10.0, "Seconds between looks with --follow.", 0.1, flag_values=values)
     rest = _read(values, argv)
     if rest:

@@ -70,7 +70,9 @@ def untrained_encoder(job: Job) -> tuple[str, Tree]:
     images = chosen_images(job, "train", min(TRIAL_IMAGES, job.probe.max_train or TRIAL_IMAGES))
     make = partial(batches, job, "train", images)
     candidates = {
-        "calibrated": calibrated(job.run.method, initial, job.run.spec, make(), job.run.config.seed),
+        "calibrated": calibrated(
+            job.run.method, initial, job.run.spec, make(whole=True), job.run.config.seed
+        ),
         "initial": initial,
     }
     accuracy = {

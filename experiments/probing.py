@@ -22,6 +22,7 @@ from experiments.runs import Run
 from soda_jax.evaluation.features import Extractor, Table
 from soda_jax.evaluation.linear_probe import LinearProbe
 from soda_jax.evaluation.scores import Scores, Settings, measure
+from soda_jax.parallel import processes
 from soda_jax.types import Batch, Tree
 
 FEATURES = ("z", "pooled")
@@ -31,6 +32,12 @@ SPLITS = ("train", "test")
 Say = Callable[[str], None]
 
 
+def print_once(text: str) -> None:
+    """A line from process 0."""
+    if processes.is_main():
+        print(text, flush=True)
+
+
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Job:
     """A run, and what it is probed with."""
@@ -38,7 +45,7 @@ class Job:
     run: Run
     dataset: DataSet
     settings: Settings
-    say: Say = print
+    say: Say = print_once
 
     @property
     def probe(self) -> ConfigDict:
@@ -56,12 +63,17 @@ class Job:
         return self.run.workdir / "probe"
 
 
-def prepare(run: Run, say: Say = print) -> Job:
+def prepare(run: Run, say: Say = print_once) -> Job:
     """Whatever is wrong with the config or the data is found here, before anything is computed.
 
     Raises ValueError (or DataError) for values out of range, data without labels, a missing test split.
     """
     settings, dataset = settings_of(run.config), build.dataset(run.config)
+    if run.config.probe.batch % processes.process_count():
+        raise ValueError(
+            f"config.probe.batch={run.config.probe.batch} must be a multiple of the "
+            f"{processes.process_count()} processes"
+        )
     dataset.split("test")
     if not dataset.labels:
         raise DataError(
@@ -101,9 +113,14 @@ def chosen_images(job: Job, split: str, limit: int) -> np.ndarray:
     return np.sort(rng.choice(count, limit, replace=False))
 
 
-def batches(job: Job, split: str, images: np.ndarray, augment: bool = False) -> Iterator[Batch]:
-    """These images of a split, as the encoder sees them; with progress."""
-    c = job.run.config.data
+def batches(
+    job: Job, split: str, images: np.ndarray, augment: bool = False, whole: bool = False
+) -> Iterator[Batch]:
+    """These images of a split, as the encoder sees them; with progress.
+
+    Of several processes each gets its rows of every batch; whole: all of them.
+    """
+    c, sharing = job.run.config.data, 1 if whole else processes.process_count()
     stream = evaluation_batches(
         job.dataset,
         split,
@@ -113,6 +130,8 @@ def batches(job: Job, split: str, images: np.ndarray, augment: bool = False) -> 
         augment=build.views(job.run.config) if augment else None,
         seed=job.probe.seed,
         indices=images,
+        process_index=processes.process_index() if sharing > 1 else 0,
+        process_count=sharing,
         threads=c.threads,
         prefetch=c.prefetch,
     )
@@ -123,7 +142,14 @@ def batches(job: Job, split: str, images: np.ndarray, augment: bool = False) -> 
 
 def shown(items: Iterable[Batch], what: str, total: int, say: Say) -> Iterator[Batch]:
     """A bar on a terminal; elsewhere a line now and then."""
-    with tqdm(items, desc=f"encoding {what}", total=total, unit=" batches", leave=False, disable=None) as bar:
+    with tqdm(
+        items,
+        desc=f"encoding {what}",
+        total=total,
+        unit=" batches",
+        leave=False,
+        disable=None if processes.is_main() else True,
+    ) as bar:
         last = time.monotonic()
         for number, item in enumerate(bar):
             if bar.disable and time.monotonic() - last > LINE_EVERY:
@@ -184,8 +210,10 @@ def settings_hash(job: Job) -> str:
 
 
 def write_json(path: Path, value: Any) -> None:
-    """Whole or not at all."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_suffix(".part")
-    part.write_text(json.dumps(value, indent=2) + "\n")
-    part.replace(path)
+    """Whole or not at all, by process 0; all processes wait for it."""
+    if processes.is_main():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        part = path.with_suffix(".part")
+        part.write_text(json.dumps(value, indent=2) + "\n")
+        part.replace(path)
+    processes.any_process(False)  # whoever looks for it next, in whichever process, finds it

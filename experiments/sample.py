@@ -19,11 +19,15 @@ import numpy as np
 
 from data.sources import Source
 from data.views import Views, plain_view
-from experiments import build, xla_flags
+from experiments import build, cluster, xla_flags
 from experiments.drawing import Draw, draw
+from experiments.probing import print_once
 from experiments.runs import Run, fingerprint, open_run
 from soda_jax.editing.interpolate import lerp
 from soda_jax.editing.sections import swap_each
+from soda_jax.parallel import processes
+from soda_jax.parallel.joining import JoinError
+from soda_jax.parallel.preflight import check_alike
 from soda_jax.report.figures import describe, save_grid
 from soda_jax.training.checkpoints import CheckpointError
 from soda_jax.training.signals import sigterm_raises, status_of
@@ -40,16 +44,17 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = _parser().parse_args(argv)
     xla_flags.set_up()
     try:
-        with sigterm_raises():
+        cluster.join_others(arguments)
+        with sigterm_raises(), cluster.ending_together(Path(arguments.workdir)):
             run = open_run(arguments.workdir, arguments.step)
             paths = sample(run, count=arguments.count, seed=arguments.seed)
-    except (ValueError, OSError, CheckpointError) as error:
+    except (ValueError, OSError, CheckpointError, JoinError) as error:
         print(f"experiments.sample: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt as stop:
         print("experiments.sample: stopped; the same command draws again", file=sys.stderr)
         return status_of(stop)
-    print("pictures: " + ", ".join(str(path) for path in paths))
+    print_once("pictures: " + ", ".join(str(path) for path in paths))
     return 0
 
 
@@ -64,12 +69,14 @@ def sample(run: Run, *, count: int = 8, seed: int = 0) -> list[Path]:
         raise ValueError(f"{run.checkpoints} has no checkpoint yet: train first, or give another --workdir")
     variables = run.ema_variables()
     folder, words = Path(run.workdir) / "samples", description(run, count, seed, fingerprint(variables))
+    check_alike({"step": str(run.step), "pictures": words})
     paths = {kind: folder / f"{run.step}_{kind}.png" for kind in KINDS}
     if all(path.exists() and describe(path) == words for path in paths.values()):
-        print(f"the pictures of step {run.step} are there already")
+        print_once(f"the pictures of step {run.step} are there already")
     else:
         for kind, columns in pictures(run, variables, count, seed).items():
-            save_grid(paths[kind], columns, side=64 if len(columns) > 10 else 128, description=words)
+            if processes.is_main():
+                save_grid(paths[kind], columns, side=64 if len(columns) > 10 else 128, description=words)
     return list(paths.values())
 
 
@@ -205,6 +212,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--step", type=int, help="checkpoint to draw from (default: the newest)")
     parser.add_argument("--count", type=int, default=8, help="rows of source and target (default: 8)")
     parser.add_argument("--seed", type=int, default=0, help="of images and noise (default: 0)")
+    cluster.add_arguments(parser)
     return parser
 
 

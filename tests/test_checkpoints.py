@@ -1,6 +1,7 @@
 """What is saved comes back, on any mesh; what is not there is said in one line."""
 
 import shutil
+from pathlib import Path
 
 import jax
 import jax.numpy as jnp
@@ -13,6 +14,7 @@ from soda_jax.training import checkpoints
 from soda_jax.training.checkpoints import CheckpointError, Checkpoints
 from soda_jax.training.state import TrainState
 
+GOLDEN = Path(__file__).parent / "golden"
 META = {"config": {"seed": 0, "crop": [0.5, 1.0]}, "versions": checkpoints.versions()}
 
 
@@ -134,3 +136,16 @@ def test_a_folder_that_vanishes_while_training_is_named(tmp_path):
     with pytest.raises(CheckpointError, match=r"the checkpoint of step 1 could not be written to .*points"):
         saved.save(1, state(), {})
         saved.wait()
+
+
+@pytest.mark.parametrize("version", ["0.1.0"])
+def test_checkpoints_of_released_versions_are_read(version):
+    """tests/golden/checkpoint_<version>/5, written by `Checkpoints(...).save(5, state(5, scale=5), {"count": 5})`.
+
+    A release adds a folder of its own and a line above; what is there is never written again.
+    """
+    folder = GOLDEN / f"checkpoint_{version}"
+    assert checkpoints.newest_good(folder, pytest.fail) == 5
+    assert_same(checkpoints.load(folder, 5, placed(state(), make_mesh(1, 1))), state(5, scale=5))
+    meta = checkpoints.metadata(folder, 5)
+    assert meta["progress"] == {"count": 5} and meta["config"] == META["config"]

@@ -71,8 +71,8 @@ def test_the_batch_is_cut_over_the_devices(variables):
     shards = []
     extractor = Extractor(encode, ("pooled",))
     program = extractor.program
-    extractor.program = lambda v, images: (
-        shards.append(images.sharding.shard_shape(images.shape)) or program(v, images)
+    extractor.program = lambda v, batch: (
+        shards.append(batch["image"].sharding.shard_shape(batch["image"].shape)) or program(v, batch)
     )
     extractor(variables, batches(11))
     assert shards == [(2, 8, 8, 1)]  # 11 images, filled up to 16, on 8 devices

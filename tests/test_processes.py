@@ -1,16 +1,20 @@
 """Real processes on this machine train what one process trains, and stop and go on together."""
 
+import json
 import os
 import re
+import shutil
 import signal
 from pathlib import Path
 
 import jax
 import numpy as np
 import pytest
+from PIL import Image
 
+from experiments import probe, sample
 from soda_jax.training import checkpoints
-from tests import batch_dump, launched, prepared_data, small_job
+from tests import batch_dump, launched, prepared_data, small_job, small_run
 
 # Large enough, and slow enough, that BatchNorm and Adam do not blow up what rounding makes of another order of sums.
 BATCH, STEPS, SAVE = 16, 10, 4
@@ -134,3 +138,34 @@ def test_a_process_that_hangs_is_named(tmp_path):
     assert re.search(r"watchdog: process 0 has not got on for 0\.5 minutes", output)
     assert re.search(r"process 1 hangs: phase '\w+' of step", output)
     assert "File " in output and "in train" in output  # the stacks
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory):
+    """A run to probe and to draw from."""
+    return small_run.write(tmp_path_factory.mktemp("model") / "run")
+
+
+@pytest.mark.parametrize("processes", [2, 4])
+def test_several_processes_probe_what_one_probes(model, processes, tmp_path):
+    run = Path(shutil.copytree(model, tmp_path / "run"))
+    output = launched.run(["-m", "experiments.probe", f"--workdir={run}"], processes)
+    assert re.findall(r"^\[(\d)\] wrote ", output, re.M) == ["0"]
+    alone = Path(shutil.copytree(model, tmp_path / "alone"))
+    assert probe.main([f"--workdir={alone}"]) == 0
+    found, expected = (json.loads((x / "probe/4/results.json").read_text()) for x in (run, alone))
+    assert found["sizes"] == expected["sizes"] and found["made_from"] == expected["made_from"]
+    for label, rows in expected["labels"].items():
+        for kind, scores in rows.items():
+            assert found["labels"][label][kind] == pytest.approx(scores, abs=1e-5), (label, kind)
+
+
+def test_two_processes_draw_what_one_draws(model, tmp_path):
+    run = Path(shutil.copytree(model, tmp_path / "run"))
+    output = launched.run(["-m", "experiments.sample", f"--workdir={run}", "--count=3"], processes=2)
+    assert output.count("pictures: ") == 1
+    alone = Path(shutil.copytree(model, tmp_path / "alone"))
+    assert sample.main([f"--workdir={alone}", "--count=3"]) == 0
+    for kind in sample.KINDS:
+        found, expected = (np.asarray(Image.open(x / f"samples/4_{kind}.png"), int) for x in (run, alone))
+        assert np.abs(found - expected).max() <= 1, kind  # of 255, by rounding

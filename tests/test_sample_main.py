@@ -10,6 +10,7 @@ from data.views import Views
 from experiments import build, drawing, runs, sample
 from experiments.drawing import Draw, batch_size, draw
 from experiments.runs import open_run
+from soda_jax.parallel.mesh import make_mesh
 from soda_jax.report.page import png_size
 from soda_jax.training.checkpoints import Checkpoints
 from soda_jax.training.state import create
@@ -44,10 +45,7 @@ def artist(devices=8):
     config.data.update(image_size=8, source_size=8, channels=1)
     config.samples.steps = 2
     variables = jax.jit(lambda key: method.init(key, tiny.spec(tiny.batch())))(jax.random.key(0))
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(jax, "local_devices", lambda: jax.devices()[:devices])
-        encode, paint = draw(config, method, variables, 0)
-    return encode, paint
+    return draw(config, method, variables, 0, make_mesh(devices=jax.devices()[:devices]))
 
 
 @pytest.fixture(scope="module")

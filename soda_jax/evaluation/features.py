@@ -1,4 +1,6 @@
-"""Frozen features of every image of a split: one jitted pass, the batch cut over the local devices.
+"""Frozen features of every image of a split: one jitted pass, the batch cut over all devices.
+
+With several processes each of them reads its rows of a batch, and all of them get the whole table.
 
 Batches are those of `data.pipeline.evaluation_batches`: {"image": uint8 [b, h, w, c], "labels":
 {name: int [b]}, "index": int [b], "valid": bool [b]}. Rows that are not valid (the filling of the last batch)
@@ -11,10 +13,12 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.sharding import Mesh, NamedSharding, PartitionSpec
-from jaxtyping import Array, Float, Int, UInt8
+from jax.sharding import Mesh
+from jaxtyping import Array, Float, Int
 
 from soda_jax.parallel.mesh import make_mesh
+from soda_jax.parallel.processes import process_count
+from soda_jax.parallel.sharding import batch_sharding, put_whole, replicated
 from soda_jax.types import Batch, Bytes, Features, Tree
 
 Encode = Callable[[Tree, Bytes], Features]  # (variables, images) -> flat features by name
@@ -51,32 +55,43 @@ class Extractor:
     Args:
       encode: pure; what it computes for features that are not asked for is left out by the compiler.
       names: which of its features.
-      mesh: default: all local devices.
+      mesh: default: all devices of all processes.
     """
 
     def __init__(self, encode: Encode, names: tuple[str, ...], mesh: Mesh | None = None):
-        self.mesh = local_mesh() if mesh is None else mesh
-        self.rows = NamedSharding(self.mesh, PartitionSpec(self.mesh.axis_names))
-        self.program = jax.jit(lambda v, images: _named(encode(v, images), names), out_shardings=self.rows)
+        self.mesh = make_mesh() if mesh is None else mesh
+
+        def program(variables: Tree, batch: Batch) -> Batch:
+            return {**batch, "image": None, "features": _named(encode(variables, batch["image"]), names)}
+
+        several = process_count() > 1  # then every one of them wants to read all rows
+        self.program = jax.jit(program, out_shardings=(replicated if several else batch_sharding)(self.mesh))
 
     def __call__(self, variables: Tree, batches: Iterable[Batch], views: int = 1) -> Table:
         """The features of every valid image, in the order of the batches.
 
         Args:
           variables: first argument of `encode`; copied to every device of the mesh.
-          batches: see the module; every batch has the same size.
+          batches: see the module; every batch has the same size. Of several processes each gives its rows.
           views: images of a scene: image i shows scene i // views.
 
         Raises:
           ValueError: the encoder has no such feature, or there is no valid image.
         """
-        variables = jax.device_put(variables, NamedSharding(self.mesh, PartitionSpec()))
-        started = ((batch, self._start(variables, batch)) for batch in batches)
-        return _joined([_piece(batch, found) for batch, found in _one_behind(started)], views)
+        variables = put_whole(variables, self.mesh)
+        started = (self.program(variables, self._put(batch)) for batch in batches)
+        return _joined([_piece(batch) for batch in _one_behind(started)], views)
 
-    def _start(self, variables: Tree, batch: Batch) -> Features:
-        images = _filled(np.asarray(batch["image"]), self.mesh.size)
-        return self.program(variables, jax.device_put(images, self.rows))
+    def _put(self, batch: Batch) -> Batch:
+        """This process's rows, filled up till its devices divide them, as a part of the global batch."""
+        rows = batch_sharding(self.mesh)
+        filling = -len(batch["valid"]) % len(rows.addressable_devices)
+
+        def put(x: np.ndarray) -> jax.Array:
+            filled = np.pad(x, ((0, filling), *((0, 0),) * (x.ndim - 1)))  # black, and not valid
+            return jax.make_array_from_process_local_data(rows, filled)
+
+        return jax.tree.map(lambda x: put(np.asarray(x)), dict(batch))
 
 
 def _named(features: Features, names: tuple[str, ...]) -> Features:
@@ -86,12 +101,7 @@ def _named(features: Features, names: tuple[str, ...]) -> Features:
     return {name: features[name].astype(jnp.float32) for name in names}
 
 
-def _filled(images: UInt8[np.ndarray, "b h w c"], devices: int) -> UInt8[np.ndarray, "m h w c"]:
-    """Black images up to the next multiple of the number of devices."""
-    return np.pad(images, ((0, -len(images) % devices), (0, 0), (0, 0), (0, 0)))
-
-
-def _one_behind(results: Iterator[tuple[Batch, Features]]) -> Iterator[tuple[Batch, Features]]:
+def _one_behind(results: Iterator[Batch]) -> Iterator[Batch]:
     """Each result after the next one was started: devices work while the host copies."""
     last = next(results, None)
     for result in results:
@@ -101,12 +111,13 @@ def _one_behind(results: Iterator[tuple[Batch, Features]]) -> Iterator[tuple[Bat
         yield last
 
 
-def _piece(batch: Batch, features: Features) -> Mapping:
+def _piece(batch: Batch) -> Mapping:
     """The valid rows of a batch, on the host."""
-    valid = np.asarray(batch["valid"])
-    found = {name: np.asarray(x)[: len(valid)][valid] for name, x in features.items()}
-    labels = {name: np.asarray(y)[valid].astype(np.int32) for name, y in batch["labels"].items()}
-    return {"features": found, "labels": labels, "index": np.asarray(batch["index"])[valid]}
+    found = jax.device_get(batch)
+    valid = found["valid"]
+    labels = {name: y[valid].astype(np.int32) for name, y in found["labels"].items()}
+    features = {name: x[valid] for name, x in found["features"].items()}
+    return {"features": features, "labels": labels, "index": found["index"][valid]}
 
 
 def _joined(pieces: list[Mapping], views: int) -> Table:

@@ -128,6 +128,16 @@ def put_batch(batch: Batch, spec: Batch, mesh: Mesh) -> Batch:
         }
 
 
+def put_whole(tree: Tree, mesh: Mesh) -> Tree:
+    """What every process holds whole, whole on every device of the mesh, those of other processes too."""
+
+    def put(x: jax.Array | np.ndarray) -> jax.Array:
+        host = np.asarray(x)
+        return jax.make_array_from_callback(host.shape, replicated(mesh), lambda part: host[part])
+
+    return jax.tree.map(put, tree)
+
+
 def put_rows(batch: Batch, mesh: Mesh) -> Batch:
     """A batch that every process holds whole, cut over the devices; filled up with its last row till they divide."""
 
