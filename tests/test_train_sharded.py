@@ -1,4 +1,4 @@
-"""A whole training job with its arrays cut over 2 x 4 devices: what it writes is what one device writes."""
+"""A whole training job with its arrays cut over 2 x 4 devices: it trains as on one device."""
 
 import jax
 import numpy as np
@@ -13,8 +13,7 @@ SETTINGS = {
     "train.images": 4 * BATCH,
     "train.log_every_images": BATCH,
     "checkpoint.every_images": 2 * BATCH,
-    "monitor.every_images": 4 * BATCH,
-    "samples.every_images": 4 * BATCH,
+    "monitor.every_images": 0,  # the monitor has a test of its own
     "mesh.smallest": 100,
     "mesh.rules": ((r"head/kernel$", "output"),),
 }
@@ -36,7 +35,7 @@ def test_the_state_is_cut(tmp_path):
     assert job.shardings.params["encoder"]["head"]["kernel"].spec == jax.P()  # its 6 columns do not divide
 
 
-def test_losses_readings_and_weights_are_those_of_one_device(finished):
+def test_losses_and_weights_are_those_of_one_device(finished):
     one, many = (small_job.records(workdir) for workdir in finished)
     assert [row["step"] for row in one] == [row["step"] for row in many] == [1, 2, 3, 4]
     np.testing.assert_allclose([row["loss"] for row in many], [row["loss"] for row in one], rtol=1e-5)
@@ -45,8 +44,3 @@ def test_losses_readings_and_weights_are_those_of_one_device(finished):
     )
     weights = [runs.open_run(workdir).ema_variables() for workdir in finished]
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-5), *weights[::-1])
-
-
-def test_pictures_are_drawn_on_both(finished):
-    for workdir in finished:
-        assert (workdir / "samples" / "step_00000004.png").stat().st_size > 100
