@@ -13,11 +13,11 @@ from soda_jax.evaluation.linear_probe import (
     normalisation,
     placed,
     probe,
+    shared_out,
 )
 from soda_jax.evaluation.nearest_neighbours import neighbours
 from soda_jax.parallel.collectives import collectives
 from soda_jax.parallel.mesh import make_mesh
-from soda_jax.parallel.sharding import put_rows
 from tests import small_run, tiny
 from tests.methods import METHODS
 from tests.test_features import batches
@@ -58,9 +58,8 @@ def test_features_of_every_method(meshes, name):
 def fitted(x, y, mesh, most):
     """Heads of three runs, each of them on a device of its own, of features that lie whole or in rows."""
     order, real = minibatches(np.arange(len(x)), SETTINGS), np.array([[1, 1, 1], [1, 1, 0]], bool)
-    grid = np.repeat(np.asarray(SETTINGS.grid(), np.float32)[:, None], 2, axis=1)
-    runs = put_rows({"rates": grid[..., 0], "decays": grid[..., 1]}, mesh)
-    arguments = (placed(x, mesh, most), normalisation(x), order, y.astype(np.int32), real, *runs.values())
+    runs = shared_out(np.repeat(np.asarray(SETTINGS.grid())[:, None], 2, axis=1), mesh)
+    arguments = (placed(x, mesh, most), normalisation(x), order, y.astype(np.int32), real, *runs)
     heads = fit_heads(*arguments)
     text = fit_heads.lower(*arguments).compile().as_text()
     return jax.tree.map(lambda head: np.asarray(head)[:3], heads), heads, collectives(text)

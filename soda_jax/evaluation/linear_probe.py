@@ -214,13 +214,20 @@ class _Data:
     def fit(self, rows, grid: Float[np.ndarray, "r l 2"]) -> tuple[Tree, Tree]:
         norm = normalisation(self.host[rows])
         order = minibatches(rows, self.settings)
-        runs = {"rates": grid[..., 0].astype(np.float32), "decays": grid[..., 1].astype(np.float32)}
-        shared = put_rows(runs, self.mesh) if len(grid) > 1 else runs
-        heads = fit_heads(self.x, norm, order, self.y, self.real, shared["rates"], shared["decays"])
+        heads = fit_heads(self.x, norm, order, self.y, self.real, *shared_out(grid, self.mesh))
         return jax.tree.map(lambda head: np.asarray(head)[: len(grid)], heads), norm
 
     def scores(self, heads: Tree, norm: Tree, x) -> Float[np.ndarray, "r l b k"]:
         return _in_chunks(heads, norm, x, self.real, self.mesh)
+
+
+def shared_out(
+    grid: Float[np.ndarray, "r l 2"], mesh: Mesh
+) -> tuple[Float[Array, "m l"], Float[Array, "m l"]]:
+    """Rates and decays of the runs, equally many on each device (the last run again to fill up); one is everywhere."""
+    runs = {"rates": grid[..., 0].astype(np.float32), "decays": grid[..., 1].astype(np.float32)}
+    placed = put_rows(runs, mesh) if len(grid) > 1 else jax.device_put(runs, replicated(mesh))
+    return placed["rates"], placed["decays"]
 
 
 def placed(x: Float[np.ndarray, "b n"], mesh: Mesh, most: int = WHOLE) -> Float[Array, "filled n"]:

@@ -47,13 +47,15 @@ def make_step(
 
     decay: of the EMA, in [0, 1). accumulation: microbatches a step; it must divide the global batch.
     placed: NamedShardings of the parameters. Those that are cut are gathered once a step, and their gradients are
-    cut like them again; the optimiser and the averages work on the parts. None: one device.
+    cut like them again; the optimiser and the averages work on the parts. None: nothing is cut.
     A loss or gradient that is not finite changes nothing but `failed_step`, nor does any step after it: the
     state stays what it was before the failing batch, for the host to save.
     """
 
     if not 0 <= decay < 1:
         raise ValueError(f"ema.decay must be 0 or more and below 1, found {decay}")
+    if all(place.is_fully_replicated for place in jax.tree.leaves(placed)):
+        placed = None
 
     def step(state: TrainState, batch: Batch) -> tuple[TrainState, dict]:
         keys = step_keys(seed, state.step, batch_size(batch))
