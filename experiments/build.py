@@ -1,10 +1,13 @@
 """The one place where a config becomes objects. What is wrong with a value is said here, with its key."""
 
+import re
+from typing import get_args
+
 import jax
 import jax.numpy as jnp
 import optax
 from flax import linen as nn
-from jax.sharding import Mesh
+from jax.sharding import AbstractMesh, Mesh
 from ml_collections import ConfigDict
 
 from data.sources import DataSet, open_data_set
@@ -17,8 +20,10 @@ from soda_jax.nn.resnet import STAGES, ResNet, check_choice
 from soda_jax.nn.unet import UNet
 from soda_jax.nn.vit import SIZES, ViT
 from soda_jax.parallel.mesh import Plan, check_batch, make_mesh, plan_mesh
+from soda_jax.parallel.sharding import RULES, Rule, Rules, state_shardings
 from soda_jax.training.loop import Lengths
 from soda_jax.training.optimizer import OptimizerConfig, make_optimizer
+from soda_jax.types import Tree
 
 DTYPES = {"float32": jnp.float32, "bfloat16": jnp.bfloat16}
 ENCODERS = [*(f"resnet{depth}" for depth in STAGES), *(f"vit_{size}" for size in SIZES)]
@@ -136,6 +141,26 @@ def mesh(config: ConfigDict) -> Mesh:
     """The mesh of this process's devices, folded where there are too few."""
     plan = mesh_plan(config)
     return make_mesh(plan.data, plan.fsdp)
+
+
+def rules(config: ConfigDict) -> Rules:
+    """How arrays are cut: the lines of the config, then the table of `sharding.py`. ValueError for no rule."""
+    for line in config.mesh.rules:
+        if not isinstance(line, tuple) or len(line) != 2:
+            raise ValueError(f"mesh.rules must hold pairs (expression, rule), found {line!r}")
+        check_choice("mesh.rules", line[1], list(get_args(Rule)))
+        try:
+            re.compile(line[0])
+        except re.error as error:
+            raise ValueError(f"mesh.rules: {line[0]!r} is no regular expression ({error})") from error
+    return (*config.mesh.rules, *RULES)
+
+
+def shardings(config: ConfigDict, abstract: Tree, mesh: Mesh | AbstractMesh) -> Tree:
+    """Where each array of this state lies on the mesh. ValueError for rules that are none."""
+    if config.mesh.smallest < 0:
+        raise ValueError(f"mesh.smallest must be 0 or more bytes, found {config.mesh.smallest}")
+    return state_shardings(abstract, mesh, rules(config), config.mesh.smallest)
 
 
 def batch_spec(config: ConfigDict) -> BatchSpec:

@@ -17,7 +17,7 @@ from experiments.configs import default
 from soda_jax.methods.base import BatchSpec, Method
 from soda_jax.parallel import processes
 from soda_jax.parallel.mesh import Plan
-from soda_jax.parallel.sharding import state_shardings, with_shardings
+from soda_jax.parallel.sharding import with_shardings
 from soda_jax.training import tables
 from soda_jax.training.checkpoints import versions
 from soda_jax.training.flops import forward_flops, training_flops
@@ -70,7 +70,7 @@ def prepare(config: ConfigDict, workdir: Path) -> Job:
     mesh, method = build.mesh(config), build.method(config, spec)
     build.check_hooks(config, method)
     abstract = jax.eval_shape(initialiser(config, method, spec))
-    shardings = state_shardings(abstract, mesh)
+    shardings = build.shardings(config, abstract, mesh)
     return Job(
         config=config,
         workdir=workdir,
@@ -136,7 +136,8 @@ def check_same(job: Job, step: int, saved: Mapping[str, Any]) -> None:
 def describe(job: Job, first: int) -> str:
     """What is about to happen, for the log."""
     parts = [changes(job), tables.parameter_table(job.abstract.params)]
-    parts += [tables.sharding_table(job.abstract, job.shardings), surroundings(job, first)]
+    table = tables.sharding_table(job.abstract, job.shardings, build.rules(job.config))
+    parts += [table, surroundings(job, first)]
     return "\n\n".join(parts)
 
 

@@ -34,6 +34,8 @@ FREE = (
     "samples.",
     "monitor.",
     "probe.",
+    "mesh.smallest",
+    "mesh.rules",
 )
 
 

@@ -3,6 +3,7 @@
 import jax
 import jax.numpy as jnp
 import pytest
+from jax.sharding import PartitionSpec
 
 from experiments import build
 from experiments.configs import default
@@ -24,7 +25,8 @@ def make(changes):
     c = config(changes)
     spec = build.batch_spec(c)
     method = build.method(c, spec)
-    jax.eval_shape(lambda key: method.init(key, spec), jax.random.key(0))
+    state = jax.eval_shape(lambda key: method.init(key, spec), jax.random.key(0))
+    build.shardings(c, state, build.mesh(c))
     return build.views(c), build.sampler(c), build.optimizer(c), build.lengths(c), build.mesh_plan(c)
 
 
@@ -55,7 +57,11 @@ def make(changes):
         ("train.accumulation", 0, r"train.accumulation must be 1 or more"),
         ("samples.sampler", "euler", r"samples.sampler: expected one of"),
         ("samples.eta", 2.0, r"samples.eta"),
-        ("mesh.fsdp", 0, r"mesh.fsdp must be 1 or more"),
+        ("mesh.fsdp", 0, r"mesh.fsdp must be -1 .* or 1 or more"),
+        ("mesh.smallest", -1, r"mesh.smallest must be 0 or more bytes, found -1"),
+        ("mesh.rules", ("qkv", "output"), r"mesh.rules must hold pairs .* found 'qkv'"),
+        ("mesh.rules", (("qkv", "rows"),), r"mesh.rules='rows' is unknown: take one of .*, input, output"),
+        ("mesh.rules", (("(", "fsdp"),), r"mesh.rules: '\(' is no regular expression"),
     ],
 )
 def test_a_wrong_value_is_named(key, value, words):
@@ -133,3 +139,13 @@ def test_the_seed_gives_the_initial_key_and_no_step_has_it():
 def test_a_seed_out_of_range_is_refused_with_its_key(seed):
     with pytest.raises(ValueError, match=rf"config.seed must be 0 to 2\^32 - 1, found {seed}"):
         build.init_key(config({"seed": seed}))
+
+
+def test_the_lines_of_the_config_come_before_the_table():
+    """One line cuts the head, which is too small for the rule of large arrays."""
+    c = config({"mesh.fsdp": 2, "mesh.rules": ((r"head/kernel$", "output"),)})
+    state = {"params": {"head": {"kernel": jax.ShapeDtypeStruct((8, 8), jnp.float32)}}}
+    placed = build.shardings(c, state, build.mesh(c))
+    assert placed["params"]["head"]["kernel"].spec == PartitionSpec(None, "fsdp")
+    c.mesh.update(rules=(), smallest=8 * 8 * 4)
+    assert build.shardings(c, state, build.mesh(c))["params"]["head"]["kernel"].spec == PartitionSpec("fsdp")

@@ -18,12 +18,15 @@ from soda_jax.parallel.mesh import Plan, check_batch, make_mesh, plan_mesh
         ((4, 8), 4, Plan(data=1, fsdp=4, folded=8)),
         ((16, 1), 6, Plan(data=4, fsdp=1, folded=4)),
         ((-1, 4), 2, Plan(data=1, fsdp=2, folded=2)),
+        ((2, -1), 8, Plan(data=2, fsdp=4)),
+        ((1, -1), 8, Plan(data=1, fsdp=8)),
+        ((16, -1), 8, Plan(data=8, fsdp=1, folded=2)),
     ],
 )
 def test_a_plan_fits_the_devices_and_keeps_the_product(asked, present, plan):
     assert plan_mesh(*asked, present, fold=True) == plan
     assert plan.devices <= present
-    if asked[0] > 0:
+    if -1 not in asked:
         assert plan.devices * plan.folded == asked[0] * asked[1]
 
 
@@ -38,7 +41,10 @@ def test_without_folding_too_many_devices_are_refused():
         (0, 1, "mesh.data must be -1"),
         (-2, 1, "found -2"),
         (1, 0, "mesh.fsdp must be"),
-        (-1, 3, "does not divide"),
+        (1, -2, "mesh.fsdp must be -1"),
+        (-1, -1, "both -1"),
+        (-1, 3, "mesh.fsdp=3 does not divide the 8"),
+        (3, -1, "mesh.data=3 does not divide the 8"),
     ],
 )
 def test_sizes_that_make_no_mesh_are_named(data, fsdp, words):

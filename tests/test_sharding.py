@@ -7,10 +7,10 @@ import optax
 import pytest
 from jax.sharding import PartitionSpec as P
 
+from soda_jax.nn.unet import UNet
 from soda_jax.parallel import sharding
 from soda_jax.parallel.mesh import make_mesh
 from soda_jax.training.state import create
-from soda_jax.training.step import make_step
 from tests import tiny
 
 
@@ -46,7 +46,9 @@ def test_a_name_without_a_rule_is_an_error():
         ((3, 3, 512, 256), P(None, None, "fsdp")),
         ((3, 3, 256, 512), P(None, None, None, "fsdp")),
         ((3, 3, 511, 256), P(None, None, None, "fsdp")),
-        ((511, 513), P()),
+        ((1024, 1024), P("fsdp")),
+        ((1023, 1024), P()),
+        ((1025, 1027), P()),
         ((16, 16), P()),
         ((), P()),
     ],
@@ -60,10 +62,52 @@ def test_nothing_is_cut_on_a_mesh_without_fsdp_or_by_the_other_rule():
     assert sharding.partition("replicate", leaf(1024, 1024), make_mesh(1, 8)) == P()
 
 
-def test_parameters_averages_and_moments_lie_alike(monkeypatch):
-    monkeypatch.setattr(sharding, "SMALLEST", 100)
+def test_smallest_is_the_caller_s_to_choose():
+    mesh = make_mesh(2, 4)
+    assert sharding.partition("fsdp", leaf(8, 16), mesh, smallest=512) == P(None, "fsdp")
+    assert sharding.partition("fsdp", leaf(8, 16), mesh, smallest=513) == P()
+
+
+@pytest.mark.parametrize(
+    ("rule", "shape", "spec"),
+    [
+        ("output", (512, 8), P(None, "fsdp")),
+        ("output", (3, 3, 512, 3), P()),
+        ("output", (8,), P("fsdp")),
+        ("input", (3, 3, 8, 512), P(None, None, "fsdp")),
+        ("input", (6, 512), P()),
+        ("input", (8,), P()),
+        ("output", (), P()),
+    ],
+)
+def test_a_rule_may_name_the_axis_whatever_the_size(rule, shape, spec):
+    assert sharding.partition(rule, leaf(*shape), make_mesh(2, 4)) == spec
+    assert sharding.partition(rule, leaf(*shape), make_mesh(8, 1)) == P()
+
+
+def test_one_line_cuts_the_attention_and_its_averages_and_moments():
+    """Of a network none of whose arrays is large: everything else stays whole."""
+    method = tiny.soda(
+        denoiser=UNet(channels=8, multipliers=(1,), attention=(True,), blocks=1, groups=4), **SIX
+    )
+    abstract = jax.eval_shape(lambda: create(method, optimizer(), jax.random.key(0), tiny.spec(tiny.batch())))
+    rules = ((r"attention/.*kernel$", "output"), *sharding.RULES)
+    placed = sharding.state_shardings(abstract, make_mesh(2, 4), rules)
+    cut = {
+        sharding.name_of(path): place.spec
+        for path, place in jax.tree.leaves_with_path(placed)
+        if place.spec != P()
+    }
+    assert set(cut.values()) == {P(None, "fsdp")} and all("attention/" in name for name in cut)
+    for tree in ("params", "ema_params", "opt_state/0/trace"):
+        assert {f"{tree}/denoiser/down_0_block0/attention/{part}/kernel" for part in ("qkv", "out")} <= set(
+            cut
+        )
+
+
+def test_parameters_averages_and_moments_lie_alike():
     abstract, _ = abstract_state()
-    placed = sharding.state_shardings(abstract, make_mesh(1, 4))
+    placed = sharding.state_shardings(abstract, make_mesh(1, 4), smallest=100)
     trees = (placed.params, placed.ema_params, placed.opt_state[0].trace)
     params, average, moments = ([s.spec for s in jax.tree.leaves(tree)] for tree in trees)
     assert params == average == moments
@@ -73,6 +117,9 @@ def test_parameters_averages_and_moments_lie_alike(monkeypatch):
 def optimizer():
     """Not Adam: it makes a whole step of the rounding error of a gradient that is zero."""
     return optax.sgd(0.1, momentum=0.9)
+
+
+SIX = {"encoder": tiny.Encoder(latent_dim=15)}
 
 
 def abstract_state():
@@ -100,23 +147,3 @@ def test_rows_that_do_not_divide_are_kept_whole():
     mesh = make_mesh(4, 2)
     placed = sharding.put_rows({"a": np.zeros(16), "b": np.zeros(15)}, mesh)
     assert placed["a"].sharding.spec == P(("data", "fsdp")) and placed["b"].sharding.spec == P()
-
-
-def test_training_does_not_depend_on_the_mesh(monkeypatch):
-    monkeypatch.setattr(sharding, "SMALLEST", 100)
-    one, many = (three_steps(make_mesh(*axes)) for axes in ((1, 1), (2, 2)))
-    for a, b in zip(jax.tree.leaves(one), jax.tree.leaves(many), strict=True):
-        np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5)
-
-
-def three_steps(mesh):
-    """Parameters and statistics after 3 steps on a mesh."""
-    abstract, init = abstract_state()
-    placed = sharding.state_shardings(abstract, mesh)
-    state = jax.jit(init, out_shardings=placed)()
-    method = tiny.soda(encoder=tiny.Encoder(batch_norm=True))
-    step = jax.jit(make_step(method, optimizer(), 0.9, 1, 0), donate_argnums=0, out_shardings=(placed, None))
-    batch = tiny.batch()
-    for _ in range(3):
-        state, _ = step(state, sharding.put_batch(batch, tiny.spec(batch), mesh))
-    return jax.device_get((state.ema_params, state.batch_stats))

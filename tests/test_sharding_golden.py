@@ -1,36 +1,45 @@
-"""How the largest config lies on a mesh of 8 devices: a change of it is on purpose."""
+"""How the largest config lies on 1, 8 and 256 devices: a change of it is on purpose."""
 
+import functools
 import os
 from pathlib import Path
 
 import jax
+import pytest
+from jax.sharding import AbstractMesh, AxisType
 
 from experiments import build
 from experiments.configs import soda_imagenet
 from experiments.job import initialiser
-from soda_jax.parallel.mesh import make_mesh
-from soda_jax.parallel.sharding import state_shardings
+from soda_jax.parallel.mesh import AXES, plan_mesh
 from soda_jax.training import tables
 
-GOLDEN = Path(__file__).parent / "golden" / "sharding_soda_imagenet_64.txt"
+GOLDEN = Path(__file__).parent / "golden"
 RENEW = (
     "If that is on purpose: UPDATE_GOLDEN=1 python -m pytest tests/test_sharding_golden.py; read the diff."
 )
+MESHES = [(1, 1, 1), (8, 1, 8), (1, 8, 8), (256, 1, 256), (32, 8, 256), (1, 256, 256)]  # data, fsdp, devices
 
 
-def abstract_state():
-    """The state of soda_imagenet, in shapes."""
+@functools.cache
+def state():
+    """Config and state of soda_imagenet, in shapes."""
     config = soda_imagenet.get_config("64")
     spec = build.batch_spec(config)
-    return jax.eval_shape(initialiser(config, build.method(config, spec), spec))
+    return config, jax.eval_shape(initialiser(config, build.method(config, spec), spec))
 
 
-def test_the_table_is_that_of_the_golden_text_and_an_eighth_is_left_on_a_device():
-    state = abstract_state()
-    placed = state_shardings(state, make_mesh(1, 8))
-    text = tables.sharding_table(state, placed) + "\n"
+@pytest.mark.parametrize(("data", "fsdp", "devices"), MESHES)
+def test_the_table_is_that_of_the_golden_text(data, fsdp, devices):
+    config, abstract = state()
+    plan = plan_mesh(-1, fsdp, devices, fold=False)
+    assert (plan.data, plan.fsdp) == (data, fsdp)
+    mesh = AbstractMesh((data, fsdp), AXES, axis_types=(AxisType.Auto,) * 2)  # of devices that are not here
+    shardings = build.shardings(config, abstract, mesh)
+    whole, local = tables.state_bytes(abstract, shardings)
+    size = f"state: {tables.size_text(whole)}, {tables.size_text(local)} a device\n\n"
+    text = size + tables.sharding_table(abstract, shardings, build.rules(config)) + "\n"
+    golden = GOLDEN / f"sharding_soda_imagenet_64_data{data}_fsdp{fsdp}.txt"
     if os.environ.get("UPDATE_GOLDEN"):
-        GOLDEN.write_text(text)
-    assert text == GOLDEN.read_text(), RENEW
-    whole, local = tables.state_bytes(state, placed)
-    assert local < 1.05 * whole / 8
+        golden.write_text(text)
+    assert text == golden.read_text(), RENEW

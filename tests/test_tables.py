@@ -50,10 +50,9 @@ def test_columns_are_aligned():
     )
 
 
-def test_the_sharding_table_tells_what_is_cut(monkeypatch):
-    monkeypatch.setattr(sharding, "SMALLEST", 1000)
+def test_the_sharding_table_tells_what_is_cut():
     state = {"params": TREE, "step": jax.ShapeDtypeStruct((), jnp.int32)}
-    placed = sharding.state_shardings(state, make_mesh(1, 4))
+    placed = sharding.state_shardings(state, make_mesh(1, 4), smallest=1000)
     text = tables.sharding_table(state, placed)
     rows = {tuple(" ".join(line.split()).split(" ")) for line in text.splitlines()[1:]}
     assert ("params", "fsdp", "axis", "0:", "fsdp", "1", "7.8", "KiB") in rows

@@ -148,8 +148,10 @@ def monitor() -> ConfigDict:
 def mesh() -> ConfigDict:
     """Devices."""
     mesh = ConfigDict()
-    mesh.data = -1  # devices that share the batch; -1: as many as there are
-    mesh.fsdp = 1  # devices that share each large array (and the batch as well)
+    mesh.data = -1  # devices that share the batch; -1: as many as fsdp leaves
+    mesh.fsdp = 1  # devices that share each large array (and the batch as well); -1: as many as data leaves
+    mesh.smallest = 4 * 2**20  # bytes: arrays below that are whole on every device, unless a rule cuts them
+    mesh.rules = ()  # (expression, replicate | fsdp | input | output), ...: come before those of sharding.py
     mesh.fold = True  # on fewer devices: accumulate instead; False: refuse
     return mesh
 

@@ -3,7 +3,12 @@
 One table serves parameters, their averages and the optimiser's moments: their names end alike.
 
     replicate   every device holds the whole array
-    fsdp        cut along the longest axis that the mesh's `fsdp` divides; small arrays are replicated
+    fsdp        cut along the longest axis that the mesh's `fsdp` divides; arrays under 4 MiB are replicated
+    input       cut along the channels that a kernel reads, its last axis but one, whatever its size
+    output      cut along the channels that it writes, its last axis
+
+The last two replicate an array that they do not fit. One line cuts, say, all attention of a network, small
+arrays too: (r"attention/.*kernel$", "output").
 """
 
 import math
@@ -13,11 +18,11 @@ from typing import Literal
 
 import jax
 import numpy as np
-from jax.sharding import Mesh, NamedSharding, PartitionSpec
+from jax.sharding import AbstractMesh, Mesh, NamedSharding, PartitionSpec
 
 from soda_jax.types import Batch, Tree
 
-Rule = Literal["replicate", "fsdp"]
+Rule = Literal["replicate", "fsdp", "input", "output"]
 Rules = Sequence[tuple[str, Rule]]
 
 RULES: Rules = (
@@ -25,7 +30,7 @@ RULES: Rules = (
     (r"batch_stats/", "replicate"),
     (r".*", "fsdp"),
 )
-SMALLEST = 2**18  # bytes: below this, gathering an array costs more than the memory that it saves
+SMALLEST = 4 * 2**20  # bytes: below this, gathering an array costs more than the memory that it saves
 
 
 def name_of(path: tuple) -> str:
@@ -41,25 +46,32 @@ def rule_of(name: str, rules: Rules = RULES) -> Rule:
     raise ValueError(f"no sharding rule matches {name!r}: add one to the table")
 
 
-def state_shardings(abstract: Tree, mesh: Mesh, rules: Rules = RULES) -> Tree:
-    """A NamedSharding for each array of the tree (ShapeDtypeStructs will do)."""
+def state_shardings(
+    abstract: Tree, mesh: Mesh | AbstractMesh, rules: Rules = RULES, smallest: int = SMALLEST
+) -> Tree:
+    """A NamedSharding for each array of the tree (ShapeDtypeStructs will do); smallest: see `partition`."""
 
     def place(path, leaf):
-        return NamedSharding(mesh, partition(rule_of(name_of(path), rules), leaf, mesh))
+        return NamedSharding(mesh, partition(rule_of(name_of(path), rules), leaf, mesh, smallest))
 
     return jax.tree.map_with_path(place, abstract)
 
 
-def partition(rule: Rule, leaf: Tree, mesh: Mesh) -> PartitionSpec:
-    """How one array is cut."""
-    size = mesh.shape["fsdp"]
-    if rule == "replicate" or size == 1 or nbytes(leaf) < SMALLEST:
-        return PartitionSpec()
+def partition(rule: Rule, leaf: Tree, mesh: Mesh | AbstractMesh, smallest: int = SMALLEST) -> PartitionSpec:
+    """How one array is cut; by "fsdp" only if it has `smallest` bytes or more."""
+    axis = _axis(rule, leaf, mesh.shape["fsdp"], smallest)
+    return PartitionSpec() if axis is None else PartitionSpec(*(None,) * axis, "fsdp")
+
+
+def _axis(rule: Rule, leaf: Tree, size: int, smallest: int) -> int | None:
+    """The axis that is cut into `size` parts."""
     fitting = [axis for axis, length in enumerate(leaf.shape) if length % size == 0]
-    if not fitting:
-        return PartitionSpec()
-    longest = max(fitting, key=lambda axis: leaf.shape[axis])
-    return PartitionSpec(*("fsdp" if axis == longest else None for axis in range(longest + 1)))
+    if rule in ("input", "output"):
+        wanted = len(leaf.shape) - (2 if rule == "input" else 1)
+        fitting = [axis for axis in fitting if axis == wanted]
+    elif rule == "replicate" or nbytes(leaf) < smallest:
+        fitting = []
+    return max(fitting, key=lambda axis: leaf.shape[axis]) if size > 1 and fitting else None
 
 
 def nbytes(leaf: Tree) -> int:
