@@ -23,6 +23,7 @@ def test_every_operation_is_found_once_with_its_size_and_its_rounds():
         ("all-reduce", 36, 8, True, 3),
         ("collective-permute", 16, 2, False, 1),
         ("all-gather", 32, 4, False, 1),
+        ("send", 64, 1, False, 1),
         ("all-reduce", 8, 2, False, 1),
     ]
 

@@ -21,6 +21,7 @@ KINDS = (
     "ragged-all-to-all",
     "collective-permute",
     "collective-broadcast",
+    "send",
 )
 Shape = tuple[str, tuple[int, ...]]  # type as HLO calls it, lengths: ("f32", (3, 3, 1, 8))
 
@@ -38,9 +39,11 @@ class Collective:
     """One collective operation.
 
     Attributes:
-      kind: one of KINDS; both halves of an asynchronous one count as one.
+      kind: one of KINDS; both halves of an asynchronous one count as one. "send": from a slice of TPUs to the
+        others, part of an operation over several slices, of which the rest is listed for itself.
       shapes: of its results on one device; several where the compiler joined several into one.
       members: numbers of the devices of its first group, as the program counts them; the others are alike.
+        Of "send" the sender alone.
       in_loop: it lies in a loop.
       runs: how often one call of the program runs it; a loop of unknown length counts as one round, a
         branch as taken.
@@ -119,7 +122,7 @@ def collectives(hlo_text: str) -> list[Collective]:
             result = _result(line, computation)
             if not result or (computation.name in callers.fused and _again(line, seen)):
                 continue
-            members = first_group(line, int(count[1]) if count else 1)
+            members = (0,) if result[0] == "send" else first_group(line, int(count[1]) if count else 1)
             found.append(_collective(line, result, members, callers.runs(computation.name)))
     return found
 
@@ -154,14 +157,14 @@ def _computations(text: str) -> Iterator[_Computation]:
 def _result(line: str, computation: _Computation) -> tuple[str, tuple[Shape, ...]] | None:
     """(kind, shapes of the result) of a line that is a collective; None for any other."""
     found = _OPERATION.search(line)
-    if not found:
+    if not found or (found[2] == "send" and "_xla_megascale" not in line):  # other sends go to the host
         return None
     if computation.name.startswith("all-reduce-scatter"):  # how TPUs write it: an all-reduce and a slice
         return "reduce-scatter", _shapes(computation.result)
     kind, shapes, operands = found[2], _shapes(found[1]), found[4].count("%")
     if found[3] and kind != "all-reduce":  # the first half of an asynchronous one: (operands, results, ...)
         shapes = shapes[operands : 2 * operands]
-    return kind, shapes
+    return kind, shapes[:1] if kind == "send" else shapes
 
 
 def _shapes(text: str) -> tuple[Shape, ...]:
