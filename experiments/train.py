@@ -36,7 +36,7 @@ from soda_jax.training.metrics import MetricWriter
 from soda_jax.training.progress import Progress
 from soda_jax.training.signals import StopRequest
 from soda_jax.training.state import TrainState
-from soda_jax.training.step import make_step
+from soda_jax.training.step import jit_step
 
 _CONFIG = config_flags.DEFINE_config_file("config", lock_config=True, help_string="A file of configs/.")
 _WORKDIR = flags.DEFINE_string("workdir", None, "Folder of the run: checkpoints, metrics, pictures.")
@@ -96,8 +96,7 @@ def position(job: Job, checkpoints: Checkpoints) -> tuple[int, Ledger]:
 def compile_step(job: Job, say: Say) -> Callable:
     """The training step as a program of these devices; says how long that took and what memory it needs."""
     c = job.config
-    step = make_step(job.method, build.optimizer(c), c.ema.decay, job.accumulation, c.seed)
-    jitted = jax.jit(step, donate_argnums=0, out_shardings=(job.shardings, None))
+    jitted = jit_step(job.method, build.optimizer(c), c.ema.decay, job.accumulation, c.seed, job.shardings)
     say("compiling the step ...")
     start = time.monotonic()
     compiled = jitted.lower(job.abstract, abstract_batch(job.spec, job.mesh)).compile()

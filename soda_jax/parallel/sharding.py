@@ -89,6 +89,14 @@ def replicated(mesh: Mesh) -> NamedSharding:
     return NamedSharding(mesh, PartitionSpec())
 
 
+def gather(tree: Tree, mesh: Mesh | AbstractMesh) -> Tree:
+    """Inside a jitted function: every array whole on each device, whatever it is cut like outside.
+
+    Without it the compiler lets the cuts of parameters run on into activations, and moves those instead.
+    """
+    return jax.tree.map(lambda x: jax.lax.with_sharding_constraint(x, replicated(mesh)), tree)
+
+
 def with_shardings(abstract: Tree, shardings: Tree) -> Tree:
     """ShapeDtypeStructs that say where they lie: what restoring and compiling ask for."""
     return jax.tree.map(

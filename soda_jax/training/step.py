@@ -13,6 +13,7 @@ import optax
 from jaxtyping import Array, Int
 
 from soda_jax.methods.base import Method
+from soda_jax.parallel.sharding import gather
 from soda_jax.training.optimizer import ema_decay, ema_update
 from soda_jax.training.state import TrainState
 from soda_jax.types import Batch, Keys, Tree
@@ -21,12 +22,32 @@ TRAIN = 0  # the stream of a step's key that the loss draws from
 Step = Callable[[TrainState, Batch], tuple[TrainState, dict]]
 
 
+def jit_step(
+    method: Method,
+    optimizer: optax.GradientTransformation,
+    decay: float,
+    accumulation: int,
+    seed: int,
+    shardings: Tree,
+) -> Callable:
+    """`make_step` under `jit`, its state donated; shardings: of the TrainState, all on one mesh."""
+    step = make_step(method, optimizer, decay, accumulation, seed, shardings.params)
+    return jax.jit(step, donate_argnums=0, out_shardings=(shardings, None))
+
+
 def make_step(
-    method: Method, optimizer: optax.GradientTransformation, decay: float, accumulation: int, seed: int
+    method: Method,
+    optimizer: optax.GradientTransformation,
+    decay: float,
+    accumulation: int,
+    seed: int,
+    placed: Tree | None = None,
 ) -> Step:
     """`(state, batch) -> (state, metrics)`; metrics: scalars loss, grad_norm, finite and the method's own.
 
     decay: of the EMA, in [0, 1). accumulation: microbatches a step; it must divide the global batch.
+    placed: NamedShardings of the parameters. Those that are cut are gathered once a step, and their gradients are
+    cut like them again; the optimiser and the averages work on the parts. None: one device.
     A loss or gradient that is not finite changes nothing but `failed_step`, nor does any step after it: the
     state stays what it was before the failing batch, for the host to save.
     """
@@ -36,7 +57,7 @@ def make_step(
 
     def step(state: TrainState, batch: Batch) -> tuple[TrainState, dict]:
         keys = step_keys(seed, state.step, batch_size(batch))
-        loss, metrics, batch_stats, grads = accumulate(method, state, batch, keys, accumulation)
+        loss, metrics, batch_stats, grads = accumulate(method, state, batch, keys, accumulation, placed)
         norm = optax.tree.norm(grads)
         finite = jnp.isfinite(loss) & jnp.isfinite(norm)
         update = finite & (state.failed_step < 0)
@@ -59,21 +80,28 @@ def step_keys(seed: int, step: Int[Array, ""], examples: int) -> Keys:
     return jax.random.split(key, examples)
 
 
-def accumulate(method: Method, state: TrainState, batch: Batch, keys: Keys, parts: int) -> tuple:
+def accumulate(
+    method: Method, state: TrainState, batch: Batch, keys: Keys, parts: int, placed: Tree | None = None
+) -> tuple:
     """Loss, metrics, BatchNorm statistics and gradients of the batch, `parts` microbatches in turn."""
-    gradient = jax.value_and_grad(_loss_of_params(method), has_aux=True)
+    params = state.params if placed is None else gather(state.params, jax.tree.leaves(placed)[0].mesh)
+
+    def gradient(*arguments) -> tuple:
+        result, grads = jax.value_and_grad(_loss_of_params(method), has_aux=True)(params, *arguments)
+        return result, grads if placed is None else jax.lax.with_sharding_constraint(grads, placed)
+
     if parts == 1:
-        (loss, aux), grads = gradient(state.params, state.batch_stats, batch, keys)
+        (loss, aux), grads = gradient(state.batch_stats, batch, keys)
         return loss, aux["metrics"], aux["batch_stats"], grads
 
     def add(carry: tuple, part: tuple) -> tuple:
         batch_stats, sums = carry
-        (loss, aux), grads = gradient(state.params, batch_stats, *part)
+        (loss, aux), grads = gradient(batch_stats, *part)
         return (aux["batch_stats"], jax.tree.map(jnp.add, sums, (loss, aux["metrics"], grads))), None
 
     cut = microbatches((batch, keys), parts)
     first = jax.tree.map(lambda x: x[0], cut)
-    (loss, aux), grads = jax.eval_shape(gradient, state.params, state.batch_stats, *first)
+    (loss, aux), grads = jax.eval_shape(gradient, state.batch_stats, *first)
     zeros = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), (loss, aux["metrics"], grads))
     (batch_stats, sums), _ = jax.lax.scan(add, (state.batch_stats, zeros), cut)
     loss, metrics, grads = jax.tree.map(lambda x: x / parts, sums)
