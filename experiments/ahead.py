@@ -1,0 +1,210 @@
+"""Compiles the training step for devices that are not there, and reads off the program what it will ask of them."""
+
+import os
+import re
+import time
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import jax
+from jax.experimental import topologies
+from ml_collections import ConfigDict
+
+from experiments.advice import advice
+from experiments.job import Program, design
+from soda_jax.parallel.collectives import Collective, collectives
+from soda_jax.training import tables
+from soda_jax.training.chips import GIB, Chip, chip_named
+from soda_jax.training.roofline import crosses, least_sent, roofline, sent
+from soda_jax.types import Tree
+
+EXAMPLES = "v5e:4x4, v6e:4x4, v4:2x2x4, v5p:2x2x2, h100:8"
+NEEDED = re.compile(
+    r"Used ([\d.]+)([KMG]) of ([\d.]+)([KMG]) hbm"
+)  # what the TPU compiler says when it gives up
+UNITS = {"K": 2**10, "M": 2**20, "G": GIB}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Topology:
+    """Devices to compile for. `simulated`: CPU devices that stand for GPUs, so that all of it is an estimate."""
+
+    name: str
+    slices: int
+    chip: Chip
+    devices: Sequence[Tree]
+    simulated: bool
+
+
+class NoTpuCompiler(RuntimeError):
+    """libtpu is not installed, or cannot be loaded; the text says what to do."""
+
+
+def topology(name: str, slices: int = 1) -> Topology:
+    """ "v5e:16x16" (of `slices` slices), or "h100:8": GPUs in one machine.
+
+    Raises ValueError for a name or number that is none, NoTpuCompiler where TPU programs cannot be compiled.
+    """
+    kind, _, shape = name.partition(":")
+    chip = chip_named(kind)
+    if slices < 1:
+        raise ValueError(f"--slices must be 1 or more, found {slices}")
+    if chip.kind.startswith("TPU"):
+        return Topology(name=name, slices=slices, chip=chip, devices=_tpus(name, slices), simulated=False)
+    if not re.fullmatch(r"[1-9]\d*", shape):
+        raise ValueError(f"--topology={name}: expected a number of GPUs behind the colon ({EXAMPLES})")
+    if slices > 1:
+        raise ValueError(f"--slices={slices} is for TPUs; for GPUs give the number of all: {kind}:{shape}")
+    return Topology(name=name, slices=1, chip=chip, devices=_stand_ins(int(shape)), simulated=True)
+
+
+def _tpus(name: str, slices: int) -> Sequence[Tree]:
+    if not re.fullmatch(r"\w+:\d+x\d+(x\d+)?", name):
+        raise ValueError(f"--topology={name}: expected the sides of a slice behind the colon ({EXAMPLES})")
+    os.environ.setdefault("TPU_SKIP_MDS_QUERY", "1")  # there is no TPU machine to ask about itself
+    os.environ.setdefault(
+        "ALLOW_MULTIPLE_LIBTPU_LOAD", "1"
+    )  # nothing runs on a TPU here, so no lock is needed
+    os.environ.setdefault("TPU_LOG_DIR", "disabled")
+    more = {"num_slices": slices} if slices > 1 else {}
+    try:
+        return topologies.get_topology_desc(name, "tpu", **more).devices
+    except (jax.errors.JaxRuntimeError, RuntimeError, ImportError, OSError) as error:
+        words = str(error).strip().splitlines()[0]
+        if re.search(r"topology|INVALID_ARGUMENT|bounds", words, re.IGNORECASE):
+            raise ValueError(f"--topology={name}: no such slice ({words}); for example {EXAMPLES}") from error
+        raise NoTpuCompiler(
+            f"TPU programs are compiled by libtpu, which could not be loaded ({words}): pip install 'soda_jax[tpu-aot]'"
+        ) from error
+
+
+def _stand_ins(count: int) -> Sequence[Tree]:
+    """So many devices of the CPU; they are made when JAX first looks for devices, so ask before that."""
+    with suppress(RuntimeError):  # it has looked already: those that it found must do
+        jax.config.update("jax_num_cpu_devices", max(count, jax.config.jax_num_cpu_devices))
+    present = jax.devices("cpu")
+    if len(present) < count:
+        raise ValueError(f"{count} devices were asked for, and JAX had made {len(present)} of the CPU before")
+    return present[:count]
+
+
+def measure(config: ConfigDict, place: Topology) -> dict[str, Any]:
+    """Compiles, and returns all figures, of one device unless they say otherwise: JSON, as `compile.py` documents.
+
+    Raises ValueError for a config that is wrong; a program that does not fit is no error but `"fits": false`.
+    """
+    program = design(config, place.devices)
+    start = time.monotonic()
+    lowered = program.lower()
+    lowering = time.monotonic() - start
+    start = time.monotonic()
+    try:
+        compiled, needed = lowered.compile(), None
+    except jax.errors.JaxRuntimeError as error:
+        compiled, needed = None, too_large(str(error))
+        if needed is None:
+            raise
+    seconds = {"lower_seconds": round(lowering, 1), "compile_seconds": round(time.monotonic() - start, 1)}
+    about = {**_setting(program, place), **seconds}
+    return {
+        **about,
+        **(_figures(program, place, compiled) if compiled else _too_much(program, place, needed)),
+    }
+
+
+def too_large(message: str) -> int | None:
+    """Bytes that the compiler would have needed, from its refusal; None if it refused for another reason."""
+    found = NEEDED.search(message)
+    return int(float(found[1]) * UNITS[found[2]]) if found and "RESOURCE_EXHAUSTED" in message else None
+
+
+def _setting(program: Program, place: Topology) -> dict[str, Any]:
+    c, devices = program.config, program.mesh.devices.size
+    return {
+        "topology": place.name,
+        "slices": place.slices,
+        "chip": place.chip.name,
+        "devices": devices,
+        "mesh": dict(program.mesh.shape),
+        "estimate": place.simulated,
+        "batch": c.train.batch,
+        "accumulation": program.accumulation,
+        "images_per_device": c.train.batch // devices,
+        "remat": c.model.remat,
+        "dtype": c.model.dtype,
+        "hbm_bytes": place.chip.memory,
+        "state_bytes": tables.state_bytes(program.abstract, program.shardings)[1],
+        "model_flops": program.flops_per_image * c.train.batch // devices,
+        "collective_bytes_least": round(least(program)),
+    }
+
+
+def least(program: Program) -> float:
+    """What any program for this mesh must send: gradients in float32, cut parameters in the type they are used in."""
+    gathered = 2 if program.config.model.dtype == "bfloat16" else 4
+    return least_sent(program.abstract.params, program.shardings.params, gathered=gathered)
+
+
+def _too_much(program: Program, place: Topology, needed: int) -> dict[str, Any]:
+    unknown = dict.fromkeys(("hlo_flops", "bytes_accessed", "collective_bytes", "collectives", "roofline"))
+    return {**unknown, "hbm_peak_bytes": needed, "fits": False, "advice": advice(program, needed, place.chip)}
+
+
+def _figures(program: Program, place: Topology, compiled: jax.stages.Compiled) -> dict[str, Any]:
+    memory, costs = memory_of(compiled), compiled.cost_analysis()
+    found = collectives(compiled.as_text())
+    slices = [getattr(device, "slice_index", 0) for device in program.mesh.devices.flat]
+    between = sum(sent(c) for c in found if crosses(c, slices))
+    total = sum(sent(c) for c in found)
+    bound = roofline(
+        place.chip,
+        program.config.model.dtype,
+        operations=costs["flops"],
+        model=program.flops_per_image * program.config.train.batch / program.mesh.devices.size,
+        accessed=costs["bytes accessed"],
+        inside=total - between,
+        between=between,
+    )
+    fits = memory["hbm_peak_bytes"] <= place.chip.memory
+    return {
+        **memory,
+        "fits": fits,
+        "hlo_flops": costs["flops"],
+        "bytes_accessed": costs["bytes accessed"],
+        "collective_bytes": round(total),
+        "collective_bytes_between_slices": round(between),
+        "collectives": summary(found),
+        "roofline": {**asdict(bound), "seconds": bound.seconds, "limit": bound.limit},
+        "images_per_second": program.config.train.batch / bound.seconds,
+        "advice": [] if fits else advice(program, memory["hbm_peak_bytes"], place.chip),
+    }
+
+
+def memory_of(compiled: jax.stages.Compiled) -> Mapping[str, int]:
+    """Bytes of arguments (the state and a batch), of temporaries, and of all at the worst moment."""
+    analysis = compiled.memory_analysis()
+    arguments, temporaries = analysis.argument_size_in_bytes, analysis.temp_size_in_bytes
+    new = analysis.output_size_in_bytes - analysis.alias_size_in_bytes
+    return {
+        "arguments_bytes": arguments,
+        "temporaries_bytes": temporaries,
+        "hbm_peak_bytes": arguments + temporaries + new + analysis.generated_code_size_in_bytes,
+    }
+
+
+def summary(found: Sequence[Collective]) -> list[dict[str, Any]]:
+    """Collectives of one kind and group size as one entry: how many run a step, bytes of results, bytes sent."""
+    count, results, out = Counter(), Counter(), Counter()
+    for c in found:
+        key = (c.kind, c.groups)
+        count[key] += c.runs
+        results[key] += c.bytes * c.runs
+        out[key] += sent(c)
+    return [
+        {"kind": kind, "devices": size, "count": count[kind, size], "bytes": results[kind, size]}
+        | {"sent_bytes": round(out[kind, size])}
+        for kind, size in sorted(count)
+    ]
