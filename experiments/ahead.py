@@ -1,5 +1,6 @@
 """Compiles the training step for devices that are not there, and reads off the program what it will ask of them."""
 
+import math
 import os
 import re
 import time
@@ -25,6 +26,7 @@ EXAMPLES = "v5e:4x4, v6e:4x4, v4:2x2x4, v5p:2x2x2, h100:8"
 NEEDED = re.compile(
     r"Used ([\d.]+)([KMG]) of ([\d.]+)([KMG]) hbm"
 )  # what the TPU compiler says when it gives up
+QUICK = {"exec_time_optimization_effort": -1.0}
 UNITS = {"K": 2**10, "M": 2**20, "G": GIB}
 
 
@@ -91,10 +93,11 @@ def _stand_ins(count: int) -> Sequence[Tree]:
     return present[:count]
 
 
-def measure(config: ConfigDict, place: Topology) -> dict[str, Any]:
+def measure(config: ConfigDict, place: Topology, quick: bool = False) -> dict[str, Any]:
     """Compiles, and returns all figures, of one device unless they say otherwise: JSON, as `compile.py` documents.
 
-    Raises ValueError for a config that is wrong; a program that does not fit is no error but `"fits": false`.
+    quick: let the compiler try less hard. Raises ValueError for a config that is wrong; a program that does not fit is
+    no error but `"fits": false`.
     """
     program = design(config, place.devices)
     start = time.monotonic()
@@ -102,13 +105,13 @@ def measure(config: ConfigDict, place: Topology) -> dict[str, Any]:
     lowering = time.monotonic() - start
     start = time.monotonic()
     try:
-        compiled, needed = lowered.compile(), None
+        compiled, needed = lowered.compile(compiler_options=QUICK if quick else None), None
     except jax.errors.JaxRuntimeError as error:
         compiled, needed = None, too_large(str(error))
         if needed is None:
             raise
     seconds = {"lower_seconds": round(lowering, 1), "compile_seconds": round(time.monotonic() - start, 1)}
-    about = {**_setting(program, place), **seconds}
+    about = {**_setting(program, place), "quick": quick, **seconds}
     return {
         **about,
         **(_figures(program, place, compiled) if compiled else _too_much(program, place, needed)),
@@ -157,14 +160,14 @@ def _figures(program: Program, place: Topology, compiled: jax.stages.Compiled) -
     memory, costs = memory_of(compiled), compiled.cost_analysis()
     found = collectives(compiled.as_text())
     slices = [getattr(device, "slice_index", 0) for device in program.mesh.devices.flat]
-    between = sum(sent(c) for c in found if crosses(c, slices))
-    total = sum(sent(c) for c in found)
+    between = math.fsum(sent(c) for c in found if crosses(c, slices))
+    total, work = math.fsum(sent(c) for c in found), work_of(costs, program)
     bound = roofline(
         place.chip,
         program.config.model.dtype,
-        operations=costs["flops"],
+        operations=work["hlo_flops"],
         model=program.flops_per_image * program.config.train.batch / program.mesh.devices.size,
-        accessed=costs["bytes accessed"],
+        accessed=work["bytes_accessed"],
         inside=total - between,
         between=between,
     )
@@ -172,8 +175,7 @@ def _figures(program: Program, place: Topology, compiled: jax.stages.Compiled) -
     return {
         **memory,
         "fits": fits,
-        "hlo_flops": costs["flops"],
-        "bytes_accessed": costs["bytes accessed"],
+        **work,
         "collective_bytes": round(total),
         "collective_bytes_between_slices": round(between),
         "collectives": summary(found),
@@ -183,15 +185,26 @@ def _figures(program: Program, place: Topology, compiled: jax.stages.Compiled) -
     }
 
 
-def memory_of(compiled: jax.stages.Compiled) -> Mapping[str, int]:
-    """Bytes of arguments (the state and a batch), of temporaries, and of all at the worst moment."""
-    analysis = compiled.memory_analysis()
-    arguments, temporaries = analysis.argument_size_in_bytes, analysis.temp_size_in_bytes
-    new = analysis.output_size_in_bytes - analysis.alias_size_in_bytes
+def work_of(costs: Mapping[str, float], program: Program) -> dict[str, float]:
+    """Operations and bytes of a step. The compiler counts the loop over microbatches as one round, and the update of
+    the state, which reads and writes it once, lies outside of it."""
+    rounds = program.accumulation
+    update = 2.0 * tables.state_bytes(program.abstract, program.shardings)[1]
+    accessed = costs["bytes accessed"]
     return {
-        "arguments_bytes": arguments,
-        "temporaries_bytes": temporaries,
-        "hbm_peak_bytes": arguments + temporaries + new + analysis.generated_code_size_in_bytes,
+        "hlo_flops": rounds * costs["flops"],
+        "bytes_accessed": accessed + (rounds - 1) * max(accessed - update, 0.0),
+    }
+
+
+def memory_of(compiled: jax.stages.Compiled) -> Mapping[str, int]:
+    """Bytes of arguments (the state and a batch), temporaries, the program, and of all at the worst moment."""
+    analysis = compiled.memory_analysis()
+    return {
+        "arguments_bytes": analysis.argument_size_in_bytes,
+        "temporaries_bytes": analysis.temp_size_in_bytes,
+        "program_bytes": analysis.generated_code_size_in_bytes,
+        "hbm_peak_bytes": analysis.peak_memory_in_bytes + analysis.generated_code_size_in_bytes,
     }
 
 

@@ -3,17 +3,19 @@
     python -m experiments.compile --config=experiments/configs/soda_imagenet.py --topology=v5e:16x16 [--slices=2]
 
 Any machine will do: TPU programs are compiled by libtpu (`pip install 'soda_jax[tpu-aot]'`), no data set is read, no
-device of that kind is needed. TPUs: v4, v5e, v5p, v6e, by the sides of a slice. GPUs, by their number (`h100:8`; a100,
+device of that kind is needed. --quick lets the compiler try less hard: a quarter less time, the same operations, other
+temporaries. TPUs: v4, v5e, v5p, v6e, by the sides of a slice. GPUs, by their number (`h100:8`; a100,
 h200, b200, l4, v100): an estimate only, of the memory before all, for it is the program of as many CPUs that is read.
 
 --out=FILE writes the table as JSON, of one device where it does not say otherwise:
 
     topology, slices, chip, devices, mesh, batch, accumulation, images_per_device, remat, dtype, estimate
-    fits, hbm_peak_bytes, hbm_bytes (of the chip), arguments_bytes, temporaries_bytes, state_bytes
+    fits, hbm_peak_bytes, hbm_bytes (of the chip), arguments_bytes, temporaries_bytes, program_bytes,
+        state_bytes
     hlo_flops, model_flops (counted from the networks), bytes_accessed
     collective_bytes (sent), collective_bytes_least, collective_bytes_between_slices, collectives (by kind)
     roofline {compute, memory, network, seconds, limit, mfu}, images_per_second (of all): bounds
-    lower_seconds, compile_seconds, advice; null is what a program that does not fit cannot tell
+    quick, lower_seconds, compile_seconds, advice; null is what a program that does not fit cannot tell
 
 Exit status: 0 compiled and fits, 2 does not fit, 1 something else was wrong.
 """
@@ -32,6 +34,7 @@ from soda_jax.training.tables import size_text, table
 
 _TOPOLOGY = flags.DEFINE_string("topology", None, "Devices: v5e:16x16, v5p:2x2x2, v6e:4x4, v4:2x2x4, h100:8.")
 _SLICES = flags.DEFINE_integer("slices", 1, "Slices of TPUs of that topology, joined by the slower network.")
+_QUICK = flags.DEFINE_bool("quick", False, "Let the compiler try less hard: sooner, with other temporaries.")
 _OUT = flags.DEFINE_string("out", None, "A file for the table as JSON.")
 DOES_NOT_FIT = 2
 
@@ -43,7 +46,7 @@ def main(argv: list[str]) -> None:
     quiet_libraries()
     jax.config.update("jax_platforms", "cpu")
     try:
-        found = measure(flags.FLAGS.config, topology(_TOPOLOGY.value, _SLICES.value))
+        found = measure(flags.FLAGS.config, topology(_TOPOLOGY.value, _SLICES.value), _QUICK.value)
         if _OUT.value:
             Path(_OUT.value).write_text(json.dumps(found, indent=2) + "\n")
     except (ValueError, OSError, NoTpuCompiler) as error:

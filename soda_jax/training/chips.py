@@ -41,7 +41,7 @@ def _tpu(
     name: str,
     kind: str,
     tera: float,
-    gib: int,
+    gib: float,
     gb: float,
     link: float | None = None,
     gbit: float | None = None,
@@ -51,7 +51,7 @@ def _tpu(
         kind=kind,
         bfloat16=tera * TERA,
         float32=tera * TERA,
-        memory=gib * GIB,
+        memory=int(gib * GIB),
         bandwidth=gb * GB,
         link=link and link * GB,
         between=gbit and gbit / 8 * GB,
@@ -73,18 +73,18 @@ def _gpu(name: str, kind: str, tera: tuple[float, float], memory: float, gb: flo
 # TPU: 10^12 operations, GiB, GB/s of memory, GB/s sent inside a slice, Gbit/s between slices (their network, by chips).
 # GPU: 10^12 operations in bfloat16 and by default in float32, GB, GB/s of memory, GB/s sent inside a machine.
 CHIPS = (
-    _tpu("v2", r"TPU v2", 22.5, 8, 350),
-    _tpu("v3", r"TPU v3", 61.5, 16, 450),
-    _tpu("v4", r"TPU v4", 275, 32, 1200, 300),
-    _tpu("v5e", r"TPU v5( lite|e)", 197, 16, 819, 200, 25),
-    _tpu("v5p", r"TPU v5", 459, 95, 2765, 600, 50),
-    _tpu("v6e", r"TPU v6", 918, 32, 1638, 400, 100),
-    _gpu("b200", r"B200", (2250, 1125), 180, 8000, 900),
-    _gpu("h200", r"H200", (989, 494), 141, 4800, 450),
-    _gpu("h100", r"H100", (989, 494), 80, 3350, 450),
-    _gpu("a100", r"A100", (312, 156), 80, 2039, 300),
-    _gpu("l4", r"L4\b", (121, 60), 24, 300, 32),
-    _gpu("v100", r"V100", (125, 15.7), 32, 900, 150),
+    _tpu("v2", r"TPU v2", 22.5, 8.0, 350.0),
+    _tpu("v3", r"TPU v3", 61.5, 16.0, 450.0),
+    _tpu("v4", r"TPU v4", 275.0, 32.0, 1200.0, 300.0),
+    _tpu("v5e", r"TPU v5( lite|e)", 197.0, 16.0, 819.0, 200.0, 25.0),
+    _tpu("v5p", r"TPU v5", 459.0, 95.0, 2765.0, 600.0, 50.0),
+    _tpu("v6e", r"TPU v6", 918.0, 32.0, 1638.0, 400.0, 100.0),
+    _gpu("b200", r"B200", (2250.0, 1125.0), 180.0, 8000.0, 900.0),
+    _gpu("h200", r"H200", (989.0, 494.0), 141.0, 4800.0, 450.0),
+    _gpu("h100", r"H100", (989.0, 494.0), 80.0, 3350.0, 450.0),
+    _gpu("a100", r"A100", (312.0, 156.0), 80.0, 2039.0, 300.0),
+    _gpu("l4", r"L4\b", (121.0, 60.0), 24.0, 300.0, 32.0),
+    _gpu("v100", r"V100", (125.0, 15.7), 32.0, 900.0, 150.0),
 )
 
 

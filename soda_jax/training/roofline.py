@@ -85,7 +85,7 @@ def sent(collective: Collective) -> float:
     share = others / max(collective.groups, 1)
     factors = {"all-reduce": 2 * share, "reduce-scatter": others}
     factors |= dict.fromkeys(("all-gather", "all-to-all", "ragged-all-to-all"), share)
-    return factors.get(collective.kind, 1.0) * collective.bytes * collective.runs
+    return float(factors.get(collective.kind, 1) * collective.bytes * collective.runs)
 
 
 def crosses(collective: Collective, slices: Sequence[int]) -> bool:
@@ -101,7 +101,7 @@ def least_sent(params: Tree, shardings: Tree, rounds: int = 1, gathered: int = 4
     unless every microbatch is).
     """
     leaves = zip(jax.tree.leaves(params), jax.tree.leaves(shardings), strict=True)
-    return sum(_least(leaf, sharding, rounds, gathered) for leaf, sharding in leaves)
+    return math.fsum(_least(leaf, sharding, rounds, gathered) for leaf, sharding in leaves)
 
 
 def _least(leaf: Tree, sharding: jax.sharding.NamedSharding, rounds: int, gathered: int) -> float:
