@@ -146,9 +146,9 @@ def _setting(program: Program, place: Topology) -> dict[str, Any]:
 
 
 def least(program: Program) -> float:
-    """What any program for this mesh must send: gradients in float32, cut parameters in the type they are used in."""
-    gathered = 2 if program.config.model.dtype == "bfloat16" else 4
-    return least_sent(program.abstract.params, program.shardings.params, gathered=gathered)
+    """What any program for this mesh must send, were everything sent in the type that the networks compute in."""
+    width = 2 if program.config.model.dtype == "bfloat16" else 4
+    return least_sent(program.abstract.params, program.shardings.params, width)
 
 
 def _too_much(program: Program, place: Topology, needed: int) -> dict[str, Any]:

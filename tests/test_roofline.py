@@ -71,17 +71,16 @@ def test_what_leaves_a_slice():
     assert crosses(collective("send", members=(0,)), slices)
 
 
-def least(spec, data, fsdp, **options):
+def least(spec, data, fsdp, width=4):
     mesh = make_mesh(data, fsdp, jax.devices()[: data * fsdp])
-    leaf = jax.ShapeDtypeStruct((16, 5), jnp.float32)  # 320 bytes
-    return least_sent({"a": leaf}, {"a": NamedSharding(mesh, PartitionSpec(*spec))}, **options)
+    leaf = jax.ShapeDtypeStruct((16, 5), jnp.float32)  # 80 elements
+    return least_sent({"a": leaf}, {"a": NamedSharding(mesh, PartitionSpec(*spec))}, width)
 
 
 def test_the_least_that_a_mesh_sends():
     assert least((), 8, 1) == least((), 2, 4) == pytest.approx(2 * 320 * 7 / 8)
     assert least((), 1, 1) == 0
-    cut = 320 * 3 / 4 + 320 * 3 / 4 + 2 * 80 * 1 / 2
-    assert least(("fsdp",), 2, 4) == pytest.approx(cut)
-    assert least(("fsdp",), 2, 4, gathered=2) == pytest.approx(cut - 160 * 3 / 4)
+    gathered, scattered, summed = 320 * 3 / 4, 320 * 3 / 4, 2 * 80 * 1 / 2
+    assert least(("fsdp",), 2, 4) == pytest.approx(gathered + scattered + summed)
     assert least(("fsdp",), 1, 8) == pytest.approx(2 * 320 * 7 / 8)
-    assert least((), 8, 1, rounds=3) == pytest.approx(3 * 2 * 320 * 7 / 8)
+    assert least(("fsdp",), 2, 4, width=2) == pytest.approx(least(("fsdp",), 2, 4) / 2)

@@ -15,7 +15,7 @@ whatever the algorithm. A mesh of d x f devices ("data" x "fsdp", n = d f) that 
 bytes over all devices, and gathers it whole where it is cut in f parts, sends at least
 
     2 S (n - 1) / n    whole on every device                                                          (7)
-    S' (f - 1) / f + S (f - 1) / f + 2 (S / f) (d - 1) / d    cut: gathered (S' bytes), summed        (8)
+    2 S (f - 1) / f + 2 (S / f) (d - 1) / d    cut: gathered once, gradients summed             (8)
 """
 
 import math
@@ -23,7 +23,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import jax
-import numpy as np
 
 from soda_jax.parallel.collectives import Collective
 from soda_jax.training.chips import Chip
@@ -94,22 +93,19 @@ def crosses(collective: Collective, slices: Sequence[int]) -> bool:
     return collective.kind == "send" or len(members) > 1
 
 
-def least_sent(params: Tree, shardings: Tree, rounds: int = 1, gathered: int = 4) -> float:
+def least_sent(params: Tree, shardings: Tree, width: int) -> float:
     """(7) and (8) of all parameters, in bytes of one device a step.
 
-    gathered: bytes of an element of a cut array as it is gathered. rounds: how often gradients are summed a step (1,
-    unless every microbatch is).
+    width: bytes of an element as it travels; networks that compute in bfloat16 can send their kernels, and the
+    gradients of them, in 2.
     """
     leaves = zip(jax.tree.leaves(params), jax.tree.leaves(shardings), strict=True)
-    return math.fsum(_least(leaf, sharding, rounds, gathered) for leaf, sharding in leaves)
+    return math.fsum(_least(leaf, sharding, width) for leaf, sharding in leaves)
 
 
-def _least(leaf: Tree, sharding: jax.sharding.NamedSharding, rounds: int, gathered: int) -> float:
-    elements, devices = math.prod(leaf.shape), sharding.mesh.size
-    size = elements * np.dtype(leaf.dtype).itemsize
-    parts = elements // max(math.prod(sharding.shard_shape(leaf.shape)), 1)
+def _least(leaf: Tree, sharding: jax.sharding.NamedSharding, width: int) -> float:
+    size, devices = width * math.prod(leaf.shape), sharding.mesh.size
+    parts = math.prod(leaf.shape) // max(math.prod(sharding.shard_shape(leaf.shape)), 1)
     copies = devices // parts
-    if parts == 1:
-        return rounds * 2 * size * (devices - 1) / devices
-    gather = gathered * elements * (parts - 1) / parts
-    return gather + rounds * (size * (parts - 1) / parts + 2 * size / parts * (copies - 1) / copies)
+    gather = size * (parts - 1) / parts
+    return 2 * gather + 2 * size / parts * (copies - 1) / copies
