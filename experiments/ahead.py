@@ -41,6 +41,16 @@ class Topology:
     simulated: bool
 
 
+@dataclass(frozen=True, kw_only=True)
+class Attempt:
+    """A compiled program, or how many bytes of memory it would have `needed`; how long it took."""
+
+    compiled: jax.stages.Compiled | None
+    needed: int | None
+    quick: bool
+    seconds: Mapping[str, float]
+
+
 class NoTpuCompiler(RuntimeError):
     """libtpu is not installed, or cannot be loaded; the text says what to do."""
 
@@ -100,22 +110,31 @@ def measure(config: ConfigDict, place: Topology, quick: bool = False) -> dict[st
     no error but `"fits": false`.
     """
     program = design(config, place.devices)
+    return figures(program, place, attempt(program, quick))
+
+
+def attempt(program: Program, quick: bool = False) -> Attempt:
+    """Compiles a program for the devices of its mesh."""
     start = time.monotonic()
     lowered = program.lower()
-    lowering = time.monotonic() - start
-    start = time.monotonic()
+    traced = time.monotonic()
     try:
         compiled, needed = lowered.compile(compiler_options=QUICK if quick else None), None
     except jax.errors.JaxRuntimeError as error:
         compiled, needed = None, too_large(str(error))
         if needed is None:
             raise
-    seconds = {"lower_seconds": round(lowering, 1), "compile_seconds": round(time.monotonic() - start, 1)}
-    about = {**_setting(program, place), "quick": quick, **seconds}
-    return {
-        **about,
-        **(_figures(program, place, compiled) if compiled else _too_much(program, place, needed)),
-    }
+    seconds = {"lower_seconds": traced - start, "compile_seconds": time.monotonic() - traced}
+    return Attempt(compiled=compiled, needed=needed, quick=quick, seconds=seconds)
+
+
+def figures(program: Program, place: Topology, tried: Attempt) -> dict[str, Any]:
+    """What `measure` returns, of a program that was compiled before."""
+    rounded = {name: round(value, 1) for name, value in tried.seconds.items()}
+    about = {**_setting(program, place), "quick": tried.quick, **rounded}
+    if tried.compiled is None:
+        return {**about, **_too_much(program, place, tried.needed)}
+    return {**about, **_figures(program, place, tried.compiled)}
 
 
 def too_large(message: str) -> int | None:

@@ -27,10 +27,17 @@ def config(**changes):
 
 
 @pytest.fixture(scope="module")
-def measured():
-    """The tiny config on two simulated GPUs: its figures, its topology."""
+def tried():
+    """The tiny config compiled for two simulated GPUs: the program, its topology, the attempt."""
     place = ahead.topology("h100:2")
-    return ahead.measure(config(), place), place
+    program = design(config(), place.devices)
+    return program, place, ahead.attempt(program)
+
+
+@pytest.fixture(scope="module")
+def measured(tried):
+    """Its figures, its topology."""
+    return ahead.figures(*tried), tried[1]
 
 
 def test_the_figures_are_those_of_the_program(measured):
@@ -76,14 +83,24 @@ def test_the_text_says_what_is_a_bound_and_what_an_estimate(measured):
     assert "ESTIMATE" not in text({**measured[0], "estimate": False})
 
 
-def test_what_does_not_fit_comes_with_advice(measured):
-    found, place = measured
-    small = dataclasses.replace(place.chip, memory=found["hbm_peak_bytes"] - 1)
-    again = ahead.measure(config(), dataclasses.replace(place, chip=small))
-    assert not again["fits"] and again["advice"]
+def test_what_does_not_fit_comes_with_advice(tried, measured):
+    program, place, attempt = tried
+    small = dataclasses.replace(place.chip, memory=measured[0]["hbm_peak_bytes"] - 1)
+    again = ahead.figures(program, dataclasses.replace(place, chip=small), attempt)
+    assert not again["fits"] and again["hlo_flops"] == measured[0]["hlo_flops"]
     said = text(again)
     assert "DOES NOT FIT" in said and "it does not fit. To try next:" in said
     assert "--config.model.remat=blocks" in said
+
+
+def test_what_the_compiler_refused_has_its_memory_and_no_more(tried):
+    program, place, _ = tried
+    refused = dataclasses.replace(tried[2], compiled=None, needed=100 * GIB)
+    found = ahead.figures(program, place, refused)
+    assert (found["fits"], found["hbm_peak_bytes"]) == (False, 100 * GIB)
+    assert found["hlo_flops"] is found["roofline"] is found["collective_bytes"] is None
+    said = text(found)
+    assert "DOES NOT FIT" in said and "--config.train.accumulation=" in said and "MFU" not in said
 
 
 def test_microbatches_are_counted_as_often_as_they_run(measured):
@@ -138,7 +155,7 @@ def test_collectives_are_summed_by_kind_and_size():
 
 
 def test_the_fewest_microbatches_that_fit():
-    assert fewest_parts(rows=12, work=10.0, room=3.0) == 4
+    assert fewest_parts(rows=12, work=10.0, room=2.1) == 6  # 5 would fit, and leave two rows over
     assert fewest_parts(rows=12, work=10.0, room=0.5) is None
     assert fewest_parts(rows=1, work=10.0, room=3.0) is None
 

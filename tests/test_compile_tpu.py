@@ -11,6 +11,12 @@ import pytest
 
 ROOT = Path(__file__).parent.parent
 CONFIG = "--config=tests/pod_config.py"
+WARNINGS = [
+    "-W",
+    "error",
+    "-W",
+    "ignore:the load_module() method is deprecated:DeprecationWarning",
+]  # as in setup.cfg
 
 
 def command(*arguments):
@@ -18,7 +24,7 @@ def command(*arguments):
     environment = {
         name: value for name, value in os.environ.items() if name not in ("XLA_FLAGS", "JAX_PLATFORMS")
     }
-    line = [sys.executable, "-W", "error", "-m", "experiments.compile", CONFIG, *arguments]
+    line = [sys.executable, *WARNINGS, "-m", "experiments.compile", CONFIG, *arguments]
     return subprocess.run(line, cwd=ROOT, env=environment, capture_output=True, text=True)
 
 
