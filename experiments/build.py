@@ -1,6 +1,7 @@
 """The one place where a config becomes objects. What is wrong with a value is said here, with its key."""
 
 import re
+from collections.abc import Sequence
 from typing import get_args
 
 import jax
@@ -143,10 +144,10 @@ def mesh_plan(config: ConfigDict, present: int | None = None) -> Plan:
     return plan
 
 
-def mesh(config: ConfigDict) -> Mesh:
-    """The mesh of this process's devices, folded where there are too few."""
-    plan = mesh_plan(config)
-    return make_mesh(plan.data, plan.fsdp)
+def mesh(config: ConfigDict, devices: Sequence[Tree] | None = None) -> Mesh:
+    """The mesh of these devices (None: of all that this run has), folded where there are too few."""
+    plan = mesh_plan(config, None if devices is None else len(devices))
+    return make_mesh(plan.data, plan.fsdp, devices)
 
 
 def rules(config: ConfigDict) -> Rules:

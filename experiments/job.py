@@ -1,7 +1,7 @@
 """A training job before anything is computed: objects made of a config, checked, and described in words."""
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, fields
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -17,27 +17,25 @@ from experiments.configs import default
 from soda_jax.methods.base import BatchSpec, Method
 from soda_jax.parallel import processes
 from soda_jax.parallel.mesh import Plan
-from soda_jax.parallel.sharding import with_shardings
+from soda_jax.parallel.sharding import abstract_batch, with_shardings
 from soda_jax.training import tables
 from soda_jax.training.checkpoints import versions
 from soda_jax.training.flops import forward_flops, training_flops
 from soda_jax.training.loop import Lengths
 from soda_jax.training.state import TrainState, create
+from soda_jax.training.step import jit_step
 from soda_jax.types import Tree
 
 
 @dataclass(frozen=True, kw_only=True)
-class Job:
-    """Everything that training needs, but for the arrays."""
+class Program:
+    """What there is to compile: no data set, no folder, and devices that need not be there."""
 
     config: ConfigDict
-    workdir: Path
-    dataset: DataSet
     method: Method
     spec: BatchSpec  # of a global batch
     mesh: Mesh
     plan: Plan
-    lengths: Lengths
     abstract: Tree  # TrainState of ShapeDtypeStructs with shardings
     shardings: Tree  # TrainState of NamedShardings
 
@@ -45,12 +43,6 @@ class Job:
     def accumulation(self) -> int:
         """Microbatches a step, those that a folded mesh asks for included."""
         return self.config.train.accumulation * self.plan.folded
-
-    @property
-    def metadata(self) -> dict[str, Any]:
-        """What a checkpoint says of its origin."""
-        data = self.dataset.manifest
-        return {"config": runs.plain(self.config), "versions": versions(), "data": data}
 
     @cached_property
     def flops_per_image(self) -> int:
@@ -60,29 +52,56 @@ class Job:
         keys = jax.eval_shape(lambda: jax.random.split(jax.random.key(0), 1))
         return training_flops(forward_flops(self.method.loss, variables, one, keys))
 
+    def lower(self) -> jax.stages.Lowered:
+        """The training step, to be compiled for the devices of the mesh."""
+        c = self.config
+        step = jit_step(
+            self.method, build.optimizer(c), c.ema.decay, self.accumulation, c.seed, self.shardings
+        )
+        return step.lower(self.abstract, abstract_batch(self.spec, self.mesh))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Job(Program):
+    """Everything that training needs, but for the arrays."""
+
+    workdir: Path
+    dataset: DataSet
+    lengths: Lengths
+
+    @property
+    def metadata(self) -> dict[str, Any]:
+        """What a checkpoint says of its origin."""
+        data = self.dataset.manifest
+        return {"config": runs.plain(self.config), "versions": versions(), "data": data}
+
+
+def design(config: ConfigDict, devices: Sequence[Tree] | None = None) -> Program:
+    """The program of a config for these devices; None: all of this run. ValueError for a key that is wrong."""
+    plan, spec = build.mesh_plan(config, None if devices is None else len(devices)), build.batch_spec(config)
+    mesh, method = build.mesh(config, devices), build.method(config, spec)
+    build.check_hooks(config, method)
+    abstract = jax.eval_shape(initialiser(config, method, spec))
+    shardings = build.shardings(config, abstract, mesh)
+    return Program(
+        config=config,
+        method=method,
+        spec=spec,
+        mesh=mesh,
+        plan=plan,
+        abstract=with_shardings(abstract, shardings),
+        shardings=shardings,
+    )
+
 
 def prepare(config: ConfigDict, workdir: Path) -> Job:
     """Everything that can be wrong with a config or a folder is found here, as ValueError or OSError."""
     make_workdir(workdir)
     dataset = build.dataset(config)
     check_fit(dataset, build.views(config))
-    plan, spec = build.mesh_plan(config), build.batch_spec(config)
-    mesh, method = build.mesh(config), build.method(config, spec)
-    build.check_hooks(config, method)
-    abstract = jax.eval_shape(initialiser(config, method, spec))
-    shardings = build.shardings(config, abstract, mesh)
-    return Job(
-        config=config,
-        workdir=workdir,
-        dataset=dataset,
-        method=method,
-        spec=spec,
-        mesh=mesh,
-        plan=plan,
-        lengths=build.lengths(config),
-        abstract=with_shardings(abstract, shardings),
-        shardings=shardings,
-    )
+    program = design(config)
+    parts = {field.name: getattr(program, field.name) for field in fields(program)}
+    return Job(workdir=workdir, dataset=dataset, lengths=build.lengths(config), **parts)
 
 
 def make_workdir(workdir: Path) -> None:

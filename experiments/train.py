@@ -25,13 +25,13 @@ import jax
 from absl import app, flags, logging
 from ml_collections import ConfigDict, config_flags
 
-from experiments import build, cluster, runs, xla_flags
+from experiments import cluster, runs, xla_flags
 from experiments.hooks import hooks
 from experiments.job import Job, batches, check_same, describe, initialiser, prepare
 from soda_jax.parallel import processes
 from soda_jax.parallel.joining import JoinError
 from soda_jax.parallel.preflight import check_alike
-from soda_jax.parallel.sharding import abstract_batch, put_batch
+from soda_jax.parallel.sharding import put_batch
 from soda_jax.parallel.watchdog import Watchdog
 from soda_jax.training import tables
 from soda_jax.training.checkpoints import CheckpointError, Checkpoints, newest_good, versions
@@ -43,7 +43,6 @@ from soda_jax.training.metrics import MetricWriter, append_record
 from soda_jax.training.progress import Progress
 from soda_jax.training.signals import SIGNALS, StopRequest
 from soda_jax.training.state import TrainState
-from soda_jax.training.step import jit_step
 
 _CONFIG = config_flags.DEFINE_config_file("config", lock_config=True, help_string="A file of configs/.")
 _WORKDIR = flags.DEFINE_string("workdir", None, "Folder of the run: checkpoints, metrics, pictures.")
@@ -143,11 +142,9 @@ def position(job: Job, checkpoints: Checkpoints) -> tuple[int, Ledger]:
 
 def compile_step(job: Job, say: Say) -> Callable:
     """The training step as a program of these devices; says how long that took and what memory it needs."""
-    c = job.config
-    jitted = jit_step(job.method, build.optimizer(c), c.ema.decay, job.accumulation, c.seed, job.shardings)
     say("compiling the step ...")
     start = time.monotonic()
-    compiled = jitted.lower(job.abstract, abstract_batch(job.spec, job.mesh)).compile()
+    compiled = job.lower().compile()
     say(f"compiled in {time.monotonic() - start:.1f} s")
     say(tables.memory_text(job.abstract, job.shardings, compiled))
     return compiled

@@ -16,6 +16,9 @@ from experiments import xla_flags
 
 os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} --xla_backend_optimization_level=0".strip()
 xla_flags.set_up()
+# also where libtpu is installed or a GPU is there; processes that tests start inherit it
+os.environ["JAX_PLATFORMS"] = "cpu"
+jax.config.update("jax_platforms", "cpu")
 jax.config.update("jax_num_cpu_devices", 8)
 jax.config.update("jax_numpy_rank_promotion", "raise")
 flags.FLAGS.mark_as_parsed()
@@ -25,6 +28,7 @@ FAST = {
     "attention",
     "augment",
     "checkpoints",
+    "chips",
     "conv",
     "draws",
     "editing",
@@ -42,7 +46,9 @@ FAST = {
     "optimizer",
     "page",
     "pipeline",
+    "pod_table",
     "process",
+    "roofline",
     "samplers",
     "schedules",
     "signals",

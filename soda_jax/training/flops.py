@@ -8,29 +8,14 @@ counted (arXiv 2204.02311). F is read off the traced program, so it holds for an
 """
 
 import math
-import re
 from collections.abc import Callable
 from typing import Any
 
 import jax
 
-FORWARD_AND_BACKWARD = 3
+from soda_jax.training.chips import chip_of
 
-# 10^12 operations a second of one device: (pattern of jax's device_kind, bfloat16, float32 by default).
-# TPUs multiply float32 in bfloat16 passes by default, NVIDIA's GPUs in TF32. Dense, from the makers' sheets.
-PEAKS = (
-    (r"TPU v2", 22.5, 22.5),
-    (r"TPU v3", 61.5, 61.5),
-    (r"TPU v4", 275.0, 275.0),
-    (r"TPU v5( lite|e)", 197.0, 197.0),
-    (r"TPU v5", 459.0, 459.0),
-    (r"TPU v6", 918.0, 918.0),
-    (r"B200", 2250.0, 1125.0),
-    (r"H[12]00", 989.0, 494.0),
-    (r"A100", 312.0, 156.0),
-    (r"L4\b", 121.0, 60.0),
-    (r"V100", 125.0, 15.7),
-)
+FORWARD_AND_BACKWARD = 3
 
 
 def forward_flops(function: Callable, *abstract: Any) -> int:
@@ -45,10 +30,8 @@ def training_flops(forward: int) -> int:
 
 def peak_flops(device_kind: str, dtype: str) -> float | None:
     """Operations a second of one device; None where the table does not know it."""
-    for pattern, half, single in PEAKS:
-        if re.search(pattern, device_kind):
-            return 1e12 * (half if dtype == "bfloat16" else single)
-    return None
+    chip = chip_of(device_kind)
+    return chip and chip.peak(dtype)
 
 
 def utilisation(flops_per_image: int, images_per_second: float, peak: float, devices: int) -> float:
