@@ -15,8 +15,10 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from etils import epath
+
 from experiments.configs import quickstart as recipe
-from soda_jax.training.integrity import MANIFEST
+from soda_jax.training.integrity import is_whole
 
 CONFIG = "experiments/configs/quickstart.py"
 
@@ -108,8 +110,8 @@ def trained(workdir: Path, last: int) -> str:
 
 def newest(workdir: Path) -> int:
     """Step of the newest checkpoint, -1 where there is none."""
-    whole = (path.parent.name for path in workdir.glob(f"checkpoints/*/{MANIFEST}"))
-    return max((int(name) for name in whole if name.isdigit()), default=-1)
+    folders = (path for path in workdir.glob("checkpoints/*") if path.name.isdigit())
+    return max((int(path.name) for path in folders if is_whole(epath.Path(path))), default=-1)
 
 
 def execute(command: Sequence[str]) -> int:

@@ -138,14 +138,15 @@ def test_a_folder_that_vanishes_while_training_is_named(tmp_path):
         saved.wait()
 
 
-@pytest.mark.parametrize("version", ["0.1.0"])
-def test_checkpoints_of_released_versions_are_read(version):
+@pytest.mark.parametrize(("version", "words"), [("0.1.0", ["it has no hashes"])])
+def test_checkpoints_of_released_versions_are_read(version, words):
     """tests/golden/checkpoint_<version>/5, written by `Checkpoints(...).save(5, state(5, scale=5), {"count": 5})`.
 
-    A release adds a folder of its own and a line above; what is there is never written again.
+    A release adds a folder of its own, written by its own code, and a line above; what is there stays as it is.
     """
-    folder = GOLDEN / f"checkpoint_{version}"
-    assert checkpoints.newest_good(folder, pytest.fail) == 5
+    folder, said = GOLDEN / f"checkpoint_{version}", []
+    assert checkpoints.newest_good(folder, said.append) == 5 and checkpoints.steps(folder) == [5]
+    assert len(said) == len(words) and all(word in text for word, text in zip(words, said, strict=True))
     assert_same(checkpoints.load(folder, 5, placed(state(), make_mesh(1, 1))), state(5, scale=5))
     meta = checkpoints.metadata(folder, 5)
     assert meta["progress"] == {"count": 5} and meta["config"] == META["config"]

@@ -61,7 +61,9 @@ def test_a_preparation(tmp_path):
 
     finish(prepare("whole"))
     kill_twice_then_finish(prepare("killed"), ["reading headers", "reading headers"])
-    killed, whole = (open_data_set("folder", tmp_path / place).split("train") for place in ("killed", "whole"))
+    killed, whole = (
+        open_data_set("folder", tmp_path / place).split("train") for place in ("killed", "whole")
+    )
     assert len(killed) == len(whole) == 400
     assert all(killed[i] == whole[i] for i in range(400))
     assert [path.name for path in (tmp_path / "killed").iterdir()] == ["folder"]

@@ -21,7 +21,7 @@ from etils import epath
 from orbax.checkpoint import v1 as ocp
 
 from soda_jax.parallel.processes import is_main, process_index
-from soda_jax.training.integrity import damaged_file, is_whole, write_manifest
+from soda_jax.training.integrity import PROMISE, damaged_file, is_of_old, is_whole, write_manifest
 from soda_jax.types import Tree
 
 Json = dict[str, Any]
@@ -79,7 +79,7 @@ class Checkpoints:
     def save(self, step: int, state: Tree, progress: Json) -> None:
         """Copies the state and writes it in the background; the arrays may be donated right after."""
         self.wait()
-        metadata = {**self._metadata, "progress": progress}
+        metadata = {**self._metadata, **PROMISE, "progress": progress}
         try:
             if self.latest == step:
                 return
@@ -149,6 +149,8 @@ def newest_good(
     for step, path in reversed(_folders(epath.Path(directory))):
         bad = damaged_file(path)
         if bad is None:
+            if is_of_old(path):
+                say(f"the checkpoint of step {step} is of version 0.1.0: it has no hashes to check it by")
             return step
         aside = f"; it is kept as {_set_aside(path).name}" if set_aside else ""
         say(

@@ -2,6 +2,7 @@
 
 The manifest is written last, so a folder without one is not a whole checkpoint. It holds a hash of itself, so
 every file of a checkpoint is covered: a flipped byte, a cut or a missing file is found wherever it is.
+Checkpoints of version 0.1.0 have no manifest, and no promise of one in their metadata: they are taken as they are.
 """
 
 import hashlib
@@ -11,6 +12,7 @@ from collections.abc import Iterator, Mapping
 from etils import epath
 
 MANIFEST = "manifest.json"
+PROMISE = {"hashed": True}  # in the metadata of a checkpoint that will have a manifest
 Files = Mapping[str, list]  # name inside the folder -> [bytes, SHA-256 in hexadecimal]
 
 
@@ -23,12 +25,27 @@ def write_manifest(folder: epath.Path) -> None:
 
 
 def is_whole(folder: epath.Path) -> bool:
-    """True once the manifest is there; says nothing of the contents."""
-    return (folder / MANIFEST).exists()
+    """True once the manifest is there, or none was promised; says nothing of the contents."""
+    return (folder / MANIFEST).exists() or is_of_old(folder)
+
+
+def is_of_old(folder: epath.Path) -> bool:
+    """True for a checkpoint of version 0.1.0: whole, as orbax left it, and without hashes."""
+    try:
+        metadata = json.loads((folder / "_CHECKPOINT_METADATA").read_bytes())["custom_metadata"]
+        return (
+            not (folder / MANIFEST).exists()
+            and "config" in metadata
+            and not PROMISE.keys() <= metadata.keys()
+        )
+    except (OSError, ValueError, KeyError, TypeError):
+        return False
 
 
 def damaged_file(folder: epath.Path) -> epath.Path | None:
     """The first file that is missing, cut or changed; None if all is as it was written."""
+    if is_of_old(folder):
+        return None
     recorded = _recorded(folder)
     if recorded is None:
         return folder / MANIFEST
