@@ -95,10 +95,14 @@ def code_hash(root: Path = ROOT) -> str:
 
 
 def watchdog(job: Job) -> Watchdog:
-    """Ends a run that hangs, and says who hangs; not yet started."""
+    """Ends a run that hangs, and says who hangs; not yet started.
+
+    Never one process at a terminal: who sits there sees it, or is in the debugger.
+    """
+    watched = processes.process_count() > 1 or not (sys.stdin and sys.stdin.isatty())
     return Watchdog(
         job.workdir / "processes",
-        minutes=job.config.train.watchdog_minutes,
+        minutes=job.config.train.watchdog_minutes if watched else 0,
         process=processes.process_index(),
         processes=processes.process_count(),
     )

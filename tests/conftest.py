@@ -6,7 +6,10 @@ them for the processes that later tests start, which would then compute other bi
 Speed is measured in experiments/benchmarks, never here.
 """
 
+import atexit
 import os
+import shutil
+import tempfile
 
 import jax
 import pytest
@@ -20,6 +23,12 @@ xla_flags.set_up()
 os.environ["JAX_PLATFORMS"] = "cpu"
 jax.config.update("jax_platforms", "cpu")
 jax.config.update("jax_num_cpu_devices", 8)
+# One folder of programs for all tests of a run, in whichever process: many of them train the same small job.
+if "SODA_JAX_TEST_PROGRAMS" not in os.environ:
+    os.environ["SODA_JAX_TEST_PROGRAMS"] = tempfile.mkdtemp(prefix="soda_jax_programs_")
+    atexit.register(shutil.rmtree, os.environ["SODA_JAX_TEST_PROGRAMS"], ignore_errors=True)
+os.environ["JAX_COMPILATION_CACHE_DIR"] = os.environ["SODA_JAX_TEST_PROGRAMS"]
+jax.config.update("jax_compilation_cache_dir", os.environ["SODA_JAX_TEST_PROGRAMS"])
 jax.config.update("jax_numpy_rank_promotion", "raise")
 flags.FLAGS.mark_as_parsed()
 

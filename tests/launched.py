@@ -1,12 +1,8 @@
 """Real processes for the tests: the training main with the small config, started by experiments.launch.local."""
 
-import atexit
-import functools
 import os
-import shutil
 import subprocess
 import sys
-import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -17,19 +13,6 @@ __all__ = ["free_port"]  # for processes that are started by hand
 
 ROOT = Path(__file__).parent.parent
 TRAIN = ("-m", "experiments.train", "--config=tests/small_config.py", "--config.mesh.data=-1")
-
-
-@functools.cache
-def programs() -> str:
-    """A folder of compiled programs for all started processes of this test run."""
-    folder = tempfile.mkdtemp(prefix="soda_jax_programs_")
-    atexit.register(shutil.rmtree, folder, ignore_errors=True)
-    return folder
-
-
-def environment() -> dict[str, str]:
-    """Of a started process."""
-    return os.environ | {"JAX_COMPILATION_CACHE_DIR": programs()}
 
 
 def training(workdir: Path, *more: str) -> list[str]:
@@ -49,7 +32,7 @@ def start_alone(arguments: Sequence[str], **variables: str) -> subprocess.Popen:
     return subprocess.Popen(
         [sys.executable, *arguments],
         cwd=ROOT,
-        env=environment() | variables,
+        env=os.environ | variables,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,

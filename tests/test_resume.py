@@ -29,13 +29,11 @@ class SignalAt(small_job.StopAt):
 def unbroken(tmp_path_factory):
     """Folder of a run without interruption. The program of its step serves all runs of this process."""
     workdir = tmp_path_factory.mktemp("unbroken")
-    jax.config.update("jax_compilation_cache_dir", str(tmp_path_factory.mktemp("programs")))
     program = train.compile_step(small_job.job(workdir), print)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(train, "compile_step", lambda job, say: program)
         assert small_job.run(workdir).kind == "finished"
         yield workdir
-    jax.config.update("jax_compilation_cache_dir", None)
 
 
 def states(workdir):
@@ -67,8 +65,7 @@ def test_stopped_by_a_signal(step, unbroken, tmp_path):
 def kill_at(step, workdir):
     """Runs until a step in a process of its own, which then kills itself."""
     command = [sys.executable, "-m", "tests.killed_job", workdir, str(step), prepared_data.data_dir()]
-    environment = os.environ | {"JAX_COMPILATION_CACHE_DIR": jax.config.jax_compilation_cache_dir}
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=500)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=500)
     assert done.returncode == -signal.SIGKILL, done.stderr
 
 

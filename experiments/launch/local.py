@@ -26,13 +26,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Returns the worst exit status of the processes."""
     arguments, command = parse(sys.argv[1:] if argv is None else argv)
     port = free_port()
-    children = [
-        start(command, environment(os.environ, port, arguments.processes, number, arguments.devices))
-        for number in range(arguments.processes)
-    ]
-    readers = [relay(child, number) for number, child in enumerate(children)]
+    children: list[subprocess.Popen] = []
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda number, frame: forward(children, number))
+    for number in range(arguments.processes):
+        variables = environment(os.environ, port, arguments.processes, number, arguments.devices)
+        children.append(start(command, variables))
+    readers = [relay(child, number) for number, child in enumerate(children)]
     statuses = wait(children, arguments.grace)
     for reader in readers:
         reader.join()
