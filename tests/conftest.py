@@ -70,11 +70,27 @@ FAST = {
 }
 
 
+# Files of `pytest -m slow`, left out otherwise: real processes, kills, compilers of other machines.
+SLOW = {
+    "ahead",
+    "compile_tpu",
+    "crash",
+    "killed_jobs",
+    "processes",
+    "resume_random",
+    "topology",
+    "train_sharded",
+}
+
+
 def pytest_collection_modifyitems(items):
-    """Marks the tests of FAST."""
+    """Marks the tests of FAST and of SLOW."""
     for item in items:
-        if item.path.stem.removeprefix("test_") in FAST:
+        name = item.path.stem.removeprefix("test_")
+        if name in FAST:
             item.add_marker(pytest.mark.fast)
+        if name in SLOW:
+            item.add_marker(pytest.mark.slow)
 
 
 @pytest.fixture

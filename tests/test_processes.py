@@ -83,15 +83,17 @@ def test_sigterm_to_one_process_saves_in_all_and_the_same_command_goes_on(pair, 
 
 
 def test_one_process_killed_the_others_say_so_and_end_and_a_restart_goes_on(alone, tmp_path):
-    run = launched.start(command(tmp_path), processes=2)
+    run = launched.start([*command(tmp_path), "--heartbeat=10"], processes=2)
     launched.wait_for(run, f"step {SAVE + 1} ")
     os.kill(launched.children(run)[1], signal.SIGKILL)
     status, output = launched.finished(run)
     assert status == 128 + signal.SIGKILL
     assert "launch: process 1 was ended by SIGKILL" in output
     assert "killed" not in output.replace("SIGKILL", ""), "process 0 had to be killed by the launcher"
-    assert "process 0: error: lost another process" in output
-    assert "process 0: error: lost another process" in (tmp_path / "errors.log").read_text()
+    # Whoever notices first says so: the broken connection, or JAX's service, which aborts the process.
+    told = "process 0: error: lost another process"
+    assert told in output or re.search(r"tasks are unhealthy.*\n\[0\] 1\n", output), output
+    assert (told in output) == (tmp_path / "errors.log").exists()
     launched.run(command(tmp_path), processes=2)
     assert_close(tmp_path, alone)
 
