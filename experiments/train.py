@@ -72,23 +72,26 @@ def main(argv: list[str]) -> None:
 
 def run(job: Job, stop: StopRequest, say: Say) -> End:
     """Compiles, starts or goes on, trains, says how it ended."""
-    check_alike(cluster.facts(job))
-    folder = job.workdir / "checkpoints"
-    if processes.is_main():
-        newest_good(folder, say, set_aside=True)
-    processes.any_process(False)  # nobody looks for checkpoints before the damaged ones are out of the way
     failures: list[str] = []
-    with checkpoints_of(job, failures, say) as checkpoints, cluster.ending_together(job.workdir):
-        first, ledger = position(job, checkpoints)
-        check_alike({"step of the newest checkpoint": str(first)})
+    with cluster.watchdog(job) as watch:
+        check_alike(cluster.facts(job))
         if processes.is_main():
-            runs.write_config(job.workdir, job.config, versions(), runs.data_info(job.dataset))
-        say(describe(job, first))
-        if first >= job.lengths.steps:
-            say(f"nothing to do: trained for {first * job.lengths.batch:,} images already")
-            return End(kind="finished", step=first)
-        with cluster.watchdog(job) as watch:
+            newest_good(job.workdir / "checkpoints", say, set_aside=True)
+        processes.any_process(
+            False
+        )  # nobody looks for checkpoints before the damaged ones are out of the way
+        # The inner `ending_together`: a process that fails must not wait for its checkpoints, nor for the others.
+        with checkpoints_of(job, failures, say) as checkpoints, cluster.ending_together(job.workdir):
+            first, ledger = position(job, checkpoints)
+            check_alike({"step of the newest checkpoint": str(first)})
+            if processes.is_main():
+                runs.write_config(job.workdir, job.config, versions(), runs.data_info(job.dataset))
+            say(describe(job, first))
+            if first >= job.lengths.steps:
+                say(f"nothing to do: trained for {first * job.lengths.batch:,} images already")
+                return End(kind="finished", step=first)
             state, end = go_on(job, first, checkpoints, ledger, stop, watch, say)
+            watch.note("end", end.step)
     words = last_word(job, state, end, stop)
     if failures:
         raise CheckpointError(

@@ -5,11 +5,10 @@ from pathlib import Path
 
 from experiments import train
 from experiments.job import Job, prepare
+from soda_jax.training.ledger import TIMINGS
 from soda_jax.training.signals import StopRequest
 from tests import prepared_data
 from tests.small_config import get_config
-
-TIMINGS = {"images_per_second", "data_wait", "seconds", "save_seconds", "save_share"}
 
 
 def job(workdir: Path, changes: dict | None = None) -> Job:

@@ -12,6 +12,7 @@ from soda_jax.parallel import sharding
 from soda_jax.parallel.mesh import make_mesh
 from soda_jax.training import checkpoints
 from soda_jax.training.checkpoints import CheckpointError, Checkpoints
+from soda_jax.training.integrity import MANIFEST
 from soda_jax.training.state import TrainState
 
 GOLDEN = Path(__file__).parent / "golden"
@@ -104,6 +105,18 @@ def test_a_step_is_saved_once(folder):
     with Checkpoints(folder, keep=2, metadata={}) as saved:
         saved.save(9, state(0), {})
     assert checkpoints.metadata(folder, 9)["progress"]["count"] == 9
+
+
+def test_a_process_that_does_not_see_the_manifest_yet_does_not_save_again(tmp_path):
+    """With several processes it is process 0 that writes it; the others must not begin a save alone."""
+    with Checkpoints(tmp_path, keep=2, metadata={}) as saved:
+        saved.save(3, state(3), {})
+        saved.wait()
+        (tmp_path / "3" / MANIFEST).rename(tmp_path / "not yet")
+        assert saved.latest is None
+        saved.save(3, state(4), {})
+        (tmp_path / "not yet").rename(tmp_path / "3" / MANIFEST)
+    assert checkpoints.newest_good(tmp_path, pytest.fail) == 3
 
 
 def test_what_is_not_there_is_said_with_what_is(folder, tmp_path):

@@ -35,10 +35,8 @@ def test_what_a_save_costs_goes_into_the_next_record_with_its_share_of_the_time(
         time.sleep(0.05)
     ledger.add({"loss": 1.0})
     record = ledger.close(step=1, batch=8)
-    assert 0.05 <= record["save_seconds"] < 0.2
-    assert record["save_share"] == pytest.approx(
-        record["save_seconds"] / (record["save_seconds"] + 0.15), rel=0.3
-    )
+    assert record["save_seconds"] >= 0.05
+    assert 0 < record["save_share"] <= record["save_seconds"] / (record["save_seconds"] + 0.15)
     ledger.add({"loss": 1.0})
     assert "save_share" not in ledger.close(step=2, batch=8)
 

@@ -106,7 +106,7 @@ def test_a_process_that_hangs_is_named(tmp_path):
     status, output = launched.finished(run)
     assert status == 128 + signal.SIGKILL  # of the stopped one, by the launcher
     assert "launch: process 0 ended with status 70" in output
-    assert re.search(r"watchdog: process 0 has not got on for 0\.5 minutes", output)
+    assert re.search(r"watchdog: process 0 has not got on for 0\.\d minutes", output)
     assert re.search(r"process 1 hangs: phase '\w+' of step", output)
     assert "File " in output and "in train" in output  # the stacks
 
@@ -117,10 +117,9 @@ def model(tmp_path_factory):
     return small_run.write(tmp_path_factory.mktemp("model") / "run")
 
 
-@pytest.mark.parametrize("processes", [4])
-def test_several_processes_probe_what_one_probes(model, processes, tmp_path):
+def test_four_processes_probe_what_one_probes(model, tmp_path):
     run = Path(shutil.copytree(model, tmp_path / "run"))
-    output = launched.run(["-m", "experiments.probe", f"--workdir={run}"], processes)
+    output = launched.run(["-m", "experiments.probe", f"--workdir={run}"], processes=4)
     assert re.findall(r"^\[(\d)\] wrote ", output, re.M) == ["0"]
     alone = Path(shutil.copytree(model, tmp_path / "alone"))
     assert probe.main([f"--workdir={alone}"]) == 0

@@ -8,7 +8,7 @@ import pytest
 
 from soda_jax.parallel.watchdog import PHASES, STATUS, Note, Watchdog, verdict
 
-SECONDS = 0.4 / 60  # minutes
+SECONDS = 1.0 / 60  # minutes
 
 
 class Ended:
@@ -42,7 +42,7 @@ def test_silence_ends_the_process_with_the_stacks(tmp_path, capfd):
 def test_while_things_move_nothing_is_said(tmp_path):
     ended = Ended()
     with watchdog(tmp_path, ended) as watch:
-        for step in range(20):
+        for step in range(40):
             watch.note(PHASES[step % len(PHASES)], step)
             time.sleep(0.05)  # all in all more than twice the time that it allows
     assert ended.status is None and ended.said == []

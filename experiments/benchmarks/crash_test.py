@@ -28,6 +28,7 @@ import cv2
 import numpy as np
 
 from soda_jax.training import checkpoints
+from soda_jax.training.ledger import TIMINGS
 from soda_jax.training.metrics import read_metrics
 
 BATCH, STEPS, SAVE = 8, 240, 20
@@ -57,7 +58,6 @@ CONFIG = {
     "monitor.every_images": BATCH * SAVE // 2,
     "monitor.batch": 8,
 }
-TIMINGS = {"images_per_second", "data_wait", "seconds", "save_seconds", "save_share"}
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -58,6 +58,9 @@ class Checkpoints:
         self.directory = epath.Path(directory)
         self._keep, self._metadata, self._on_failure = keep, dict(metadata), on_failure
         self._orbax = _open(self.directory)
+        self._asked = (
+            self.latest
+        )  # the step that was saved last, or asked for: the same in every process at any moment
         self._background = ThreadPoolExecutor(1, thread_name_prefix="checkpoint")
         self._pending: tuple[int, Future] | None = None
 
@@ -77,12 +80,16 @@ class Checkpoints:
         return max(steps(self.directory), default=None)
 
     def save(self, step: int, state: Tree, progress: Json) -> None:
-        """Copies the state and writes it in the background; the arrays may be donated right after."""
+        """Copies the state and writes it in the background; the arrays may be donated right after.
+
+        A step that was asked for before is not saved again.
+        """
         self.wait()
+        if step == self._asked:
+            return
+        self._asked = step
         metadata = {**self._metadata, **PROMISE, "progress": progress}
         try:
-            if self.latest == step:
-                return
             check_writable(self.directory)
             response = self._orbax.save_async(step, state, force=True, custom_metadata=metadata)
         except Exception as error:

@@ -10,6 +10,8 @@ from contextlib import contextmanager
 from typing import Any
 
 Json = dict[str, Any]
+# What a clock says in a record: all else is the same, bit for bit, however often a run was stopped.
+TIMINGS = {"images_per_second", "data_wait", "seconds", "save_seconds", "save_share"}
 
 
 class Ledger:
