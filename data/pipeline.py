@@ -40,6 +40,8 @@ def training_batches(
 ) -> Batches:
     """Endless batches of {"source", "target": uint8 NHWC, "index": int32}, this process's rows of each.
 
+    Where the views ask for them, with "source_camera", "target_camera" [b, 4, 4] and "intrinsics" [b, 3, 3].
+
     Args:
         dataset: whose training split is read.
         views: how two views are made of an example.
@@ -213,8 +215,22 @@ def check_fit(dataset: DataSet, views: Views) -> None:
             f"config.data.pair = {views.pair!r} needs several cameras of a scene, data set {dataset.name!r} "
             "has single images: set config.data.pair='augment'"
         )
+    if views.cameras:
+        _check_cameras(dataset, views)
     _check_size(dataset, "image_size", views.image_size)
     _check_size(dataset, "source_size", views.source_size)
+
+
+def _check_cameras(dataset: DataSet, views: Views) -> None:
+    if views.pair != "pose":
+        raise DataError(
+            f"config.model.rays needs untouched views, config.data.pair = {views.pair!r} moves their pixels: set "
+            "config.data.pair='pose', or config.model.rays='none'"
+        )
+    if not dataset.cameras:
+        raise DataError(
+            f"config.model.rays needs cameras, and data set {dataset.name!r} has none: set config.model.rays='none'"
+        )
 
 
 def _check_size(dataset: DataSet, key: str, size: int) -> None:

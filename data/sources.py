@@ -21,7 +21,10 @@ from data.locations import default_dir
 from data.missing import data_set_is_missing
 from data.views import decode
 
-Example = dict[str, Any]  # {"images": [bytes], "labels": {name: int}, "index": int}
+# {"images": [bytes], "labels": {name: int}, "index": int}, and of views v whose cameras are known "camera_to_world"
+# [v, 4, 4] and "intrinsics" [3, 3] in pixels, float32, in the OpenCV convention
+Example = dict[str, Any]
+CAMERAS = {"camera_to_world": (-1, 4, 4), "intrinsics": (3, 3)}
 _SAMPLE = 16  # images looked at where the data set does not declare one size for all
 
 
@@ -32,6 +35,7 @@ class Source:
     records: Any  # TFDS data source of serialized tf.train.Example: len, [i] and __getitems__
     image_key: str
     label_keys: Mapping[str, str]  # name of a label -> the feature that holds it
+    cameras: bool = False  # whether the files hold them
 
     def __len__(self) -> int:
         return len(self.records)
@@ -50,7 +54,12 @@ class Source:
             "images": list(features[self.image_key].bytes_list.value),
             "labels": {name: features[key].int64_list.value[0] for name, key in self.label_keys.items()},
             "index": index,
+            **{name: _floats(features[name], shape) for name, shape in CAMERAS.items() if self.cameras},
         }
+
+
+def _floats(feature: Any, shape: tuple[int, ...]) -> np.ndarray:
+    return np.array(feature.float_list.value, np.float32).reshape(shape)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -67,6 +76,11 @@ class DataSet:
     views: int = 1  # cameras of a scene; 1: single images
     manifest: str  # changes when the data set changes
     present: tuple[str, ...] = field(default=())  # every split that the files have
+
+    @property
+    def cameras(self) -> bool:
+        """Whether the cameras of the views are known."""
+        return all(source.cameras for source in self.splits.values())
 
     def split(self, which: str) -> Source:
         """The source of "train" or "test".
@@ -105,8 +119,13 @@ def open_data_set(
 def _opened(name: str, path: Path, names: Mapping[str, str]) -> DataSet:
     builder = tfds.builder_from_directory(str(path))
     image_key, label_keys = _image_key(builder), _label_keys(builder)
+    keys = {
+        "image_key": image_key,
+        "label_keys": label_keys,
+        "cameras": set(CAMERAS) <= set(builder.info.features),
+    }
     splits = {
-        which: Source(records=_records(builder, which, split), image_key=image_key, label_keys=label_keys)
+        which: Source(records=_records(builder, which, split), **keys)
         for which, split in names.items()
         if split.split("[")[0] in builder.info.splits
     }

@@ -3,6 +3,10 @@
 `pair="augment"`: both are drawn from one image, independently: with `crop_prob` a random resized crop and,
 with `flip_prob`, its mirror image; then with `randaugment_prob` RandAugment. `pair="pose"`: two different
 cameras of one scene, untouched. `pair="pose_augment"`: the same, each augmented as above.
+
+Cameras travel beside untouched views: camera-to-world matrices as they are stored, and intrinsics for images whose
+sides have length 1, (0, 0) their upper left corner, so that they hold at any resolution. Stored intrinsics are in
+pixels, (0, 0) the middle of the first (OpenCV).
 """
 
 from collections.abc import Mapping
@@ -44,9 +48,23 @@ def plain_view(encoded: bytes, size: int, channels: int) -> np.ndarray:
     return with_channels(augment.centre_crop(decode(encoded, channels), size))
 
 
+def cameras_of(
+    example: Mapping[str, Any], source: int, target: int, shape: tuple[int, ...]
+) -> dict[str, np.ndarray]:
+    """source_camera, target_camera [4, 4], intrinsics [3, 3] of two images of this shape (h, w, ...)."""
+    height, width = shape[:2]
+    corner = np.array([[1, 0, 0.5], [0, 1, 0.5], [0, 0, 1]], np.float32)  # (0, 0) to the corner of the pixel
+    unit = np.diag(np.array([1 / width, 1 / height, 1], np.float32))
+    return {
+        "source_camera": example["camera_to_world"][source],
+        "target_camera": example["camera_to_world"][target],
+        "intrinsics": unit @ corner @ example["intrinsics"],
+    }
+
+
 @dataclass(frozen=True, kw_only=True)
 class Views:
-    """How source and target are made; every field is the `config.data` key of its name.
+    """How source and target are made; every field but the last is the `config.data` key of its name.
 
     Raises:
         DataError: a value is outside of its range; the message names the key.
@@ -64,6 +82,7 @@ class Views:
     randaugment_magnitude: int = 9  # 0..30
     augment_target: bool = True  # False: the target is the plain image
     pair: Pair = "augment"
+    cameras: bool = False  # whether the cameras of both views travel with them; needs pair="pose"
 
     def __post_init__(self):
         for key, legal in _rules(self).items():
@@ -76,13 +95,26 @@ class Views:
         return 2 + 2 * (2 * augment.CROP_TRIES + 2 + 3 + 2 * self.randaugment_ops)
 
     def two_views(self, example: Mapping[str, Any], rng: augment.Uniform) -> dict[str, Any]:
-        """Source uint8 `[source_size, source_size, c]`, target `[image_size, image_size, c]`, index int32."""
-        source, target = self._pick(example["images"], rng)
+        """Source uint8 `[source_size, source_size, c]`, target `[image_size, image_size, c]`, index int32.
+
+        With `cameras`: source_camera, target_camera `[4, 4]` and intrinsics `[3, 3]`, float32, too.
+        """
+        which = self._pick(len(example["images"]), rng)
+        source, target = self._decoded(example["images"], *which)
+        cameras = cameras_of(example, *which, source.shape) if self.cameras else {}
         return {
             "source": self.source_view(source, self.source_size, rng),
             "target": self._target_view(target, rng),
             "index": np.int32(example["index"]),
+            **cameras,
         }
+
+    def plain_pair(self, example: Mapping[str, Any]) -> dict[str, Any]:
+        """The first image, untouched, as source and as target; what `two_views` returns but the index."""
+        image = decode(example["images"][0], self.channels)
+        sizes = {"source": self.source_size, "target": self.image_size}
+        pictures = {name: with_channels(augment.centre_crop(image, size)) for name, size in sizes.items()}
+        return {**pictures, **(cameras_of(example, 0, 0, image.shape) if self.cameras else {})}
 
     def source_view(self, image: np.ndarray, size: int, rng: augment.Uniform) -> np.ndarray:
         """A view of a decoded image as the encoder sees it in training: uint8 `[size, size, c]`."""
@@ -95,13 +127,16 @@ class Views:
             return self.source_view(image, self.image_size, rng)
         return with_channels(augment.centre_crop(image, self.image_size))
 
-    def _pick(self, encoded: list[bytes], rng: augment.Uniform) -> tuple[np.ndarray, np.ndarray]:
-        first = augment.draw_below(rng, len(encoded)) if len(encoded) > 1 else 0
-        image = decode(encoded[first], self.channels)
+    def _pick(self, count: int, rng: augment.Uniform) -> tuple[int, int]:
+        """Which images of the example are source and target."""
+        first = augment.draw_below(rng, count) if count > 1 else 0
         if self.pair == "augment":
-            return image, image
-        second = (first + 1 + augment.draw_below(rng, len(encoded) - 1)) % len(encoded)
-        return image, decode(encoded[second], self.channels)
+            return first, first
+        return first, (first + 1 + augment.draw_below(rng, count - 1)) % count
+
+    def _decoded(self, encoded: list[bytes], first: int, second: int) -> tuple[np.ndarray, np.ndarray]:
+        image = decode(encoded[first], self.channels)
+        return image, image if first == second else decode(encoded[second], self.channels)
 
     def _draw(self, image: np.ndarray, size: int, rng: augment.Uniform) -> np.ndarray:
         image = (

@@ -17,6 +17,8 @@ from soda_jax.diffusion.samplers import Sampler, times
 from soda_jax.diffusion.schedules import Schedule
 from soda_jax.methods.base import BatchSpec, Method
 from soda_jax.methods.soda import SODA, keep_all_but
+from soda_jax.nn.rays import CAMERAS, Rays
+from soda_jax.nn.rays import Kind as RayKind
 from soda_jax.nn.resnet import STAGES, ResNet, check_choice
 from soda_jax.nn.unet import UNet
 from soda_jax.nn.vit import SIZES, ViT
@@ -45,7 +47,15 @@ def method(config: ConfigDict, spec: BatchSpec) -> Method:
         mask_section=c.mask_section,
         mask_all=c.mask_all,
         source_noise=c.source_noise,
+        rays=rays(config),
     )
+
+
+def rays(config: ConfigDict) -> Rays | None:
+    """What tells the denoiser which view to paint."""
+    c = config.model
+    check_choice("model.rays", c.rays, ["none", *get_args(RayKind)])
+    return None if c.rays == "none" else Rays(kind=c.rays, scale=c.ray_scale)
 
 
 def encoder(config: ConfigDict) -> nn.Module:
@@ -178,13 +188,22 @@ def batch_spec(config: ConfigDict) -> BatchSpec:
         return jax.ShapeDtypeStruct((batch, side, side, c.channels), jnp.uint8)
 
     index = jax.ShapeDtypeStruct((batch,), jnp.int32)
-    return {"source": images(c.source_size), "target": images(c.image_size), "index": index}
+    pictures = {"source": images(c.source_size), "target": images(c.image_size)}
+    return {**pictures, "index": index, **(camera_spec(batch) if rays(config) else {})}
+
+
+def camera_spec(batch: int) -> BatchSpec:
+    """Of what the rays are made of."""
+    sides = dict(zip(CAMERAS, (4, 4, 3), strict=True))
+    return {name: jax.ShapeDtypeStruct((batch, n, n), jnp.float32) for name, n in sides.items()}
 
 
 def views(config: ConfigDict) -> Views:
     """How source and target are made of an example."""
-    c = config.data
-    return Views(**{name: c[name] for name in Views.__dataclass_fields__})
+    c, cameras = config.data, rays(config) is not None
+    return Views(
+        **{name: c[name] for name in Views.__dataclass_fields__ if name != "cameras"}, cameras=cameras
+    )
 
 
 def dataset(config: ConfigDict) -> DataSet:

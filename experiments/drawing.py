@@ -2,8 +2,8 @@
 
 import math
 import sys
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 
 import jax
 import numpy as np
@@ -17,7 +17,7 @@ from soda_jax.methods.soda import SODA
 from soda_jax.parallel.mesh import make_mesh
 from soda_jax.parallel.processes import is_main
 from soda_jax.parallel.sharding import put_rows, put_whole, replicated
-from soda_jax.types import Tree
+from soda_jax.types import Batch, Tree
 
 MOST = 32  # images drawn at once on one device
 
@@ -28,10 +28,18 @@ class Draw:
 
     z: np.ndarray  # [rows, columns, s, d]
     noise: np.ndarray  # int [rows, columns]: drawings of equal number start from equal noise
+    cameras: Mapping[str, np.ndarray] = field(
+        default_factory=dict
+    )  # [rows, columns, ...], where the method needs them
 
     @property
     def count(self) -> int:
         return self.noise.size
+
+    def flat(self) -> dict[str, np.ndarray]:
+        """All arrays by name, [rows * columns, ...]."""
+        arrays = {"z": self.z, "noise": self.noise, **self.cameras}
+        return {name: array.reshape(-1, *array.shape[2:]) for name, array in arrays.items()}
 
 
 Encode = Callable[[np.ndarray], np.ndarray]  # uint8 [n, h, w, c] -> z [n, s, d]
@@ -51,15 +59,14 @@ def draw(
     shape = (data.image_size, data.image_size, data.channels)
 
     def encode(images: np.ndarray) -> np.ndarray:
-        return in_batches(lambda part: latent(variables, part), (images,), mesh)
+        return in_batches(lambda part: latent(variables, part["image"]), {"image": images}, mesh)
 
     def paint(jobs: Sequence[Draw]) -> list[np.ndarray]:
-        z = np.concatenate([job.z.reshape(-1, *job.z.shape[2:]) for job in jobs])
-        noise = np.concatenate([job.noise.ravel() for job in jobs])
-        size, rounds = batch_size(len(z), mesh.size)
-        with Steps(len(z), rounds * config.samples.steps) as steps:
+        rows = {name: np.concatenate([job.flat()[name] for job in jobs]) for name in jobs[0].flat()}
+        size, rounds = batch_size(len(rows["z"]), mesh.size)
+        with Steps(len(rows["z"]), rounds * config.samples.steps) as steps:
             generate = generator(config, method, shape, seed, steps.advance, mesh)
-            drawn = in_batches(lambda *part: generate(variables, *part), (z, noise), mesh, size)
+            drawn = in_batches(lambda part: generate(variables, part), rows, mesh, size)
         parts = np.split(drawn, np.cumsum([job.count for job in jobs])[:-1])
         return [part.reshape(*job.noise.shape, *shape) for part, job in zip(parts, jobs, strict=True)]
 
@@ -69,17 +76,15 @@ def draw(
 def generator(
     config: ConfigDict, method: SODA, shape: tuple[int, int, int], seed: int, on_step: Callable, mesh: Mesh
 ) -> Callable:
-    """(variables, z [b, s, d], noise numbers [b]) -> uint8 [b, h, w, c], compiled."""
+    """(variables, {"z" [b, s, d], "noise" [b], cameras}) -> uint8 [b, h, w, c], compiled."""
     sampler, root = build.sampler(config), jax.random.key(seed)
     guidance = {"guidance": config.samples.guidance, "guide_sections": build.guide_sections(config)}
 
-    def generate(variables, z, numbers):
-        noise = jax.vmap(lambda i: jax.random.normal(jax.random.fold_in(root, i), shape))(numbers)
+    def generate(variables, rows: Batch):
+        noise = jax.vmap(lambda i: jax.random.normal(jax.random.fold_in(root, i), shape))(rows["noise"])
         fresh = jax.random.fold_in(root, 2**31 - 1)  # no noise has this number
-        images = method.generate(
-            variables, z, sampler, fresh, shape, **guidance, noise=noise, on_step=on_step
-        )
-        return to_uint8(images)
+        rest = {**guidance, "noise": noise, "cameras": rows, "on_step": on_step}
+        return to_uint8(method.generate(variables, rows["z"], sampler, fresh, shape, **rest))
 
     return jax.jit(generate, out_shardings=replicated(mesh))
 
@@ -90,15 +95,17 @@ def batch_size(count: int, devices: int) -> tuple[int, int]:
     return math.ceil(math.ceil(count / rounds) / devices) * devices, rounds
 
 
-def in_batches(function: Callable, arrays: tuple[np.ndarray, ...], mesh: Mesh, size: int = 0) -> np.ndarray:
+def in_batches(
+    function: Callable[[Batch], jax.Array], arrays: Mapping[str, np.ndarray], mesh: Mesh, size: int = 0
+) -> np.ndarray:
     """`function` over rows of the arrays, in equal batches over the devices, the last one filled up."""
-    count = len(arrays[0])
+    count = len(next(iter(arrays.values())))
     size = size or batch_size(count, mesh.size)[0]
     done = []
     for start in range(0, count, size):
         rows = np.minimum(np.arange(start, start + size), count - 1)
-        part = put_rows({str(i): array[rows] for i, array in enumerate(arrays)}, mesh)
-        done.append(np.asarray(function(*part.values())))
+        part = put_rows({name: array[rows] for name, array in arrays.items()}, mesh)
+        done.append(np.asarray(function(part)))
     return np.concatenate(done)[:count]
 
 

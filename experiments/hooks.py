@@ -92,7 +92,7 @@ def generator(job: Job, shape: tuple[int, ...]) -> Callable:
     def generate(variables, batch: Batch):
         variables = gather(variables, ema_variables(job.shardings))
         z = method.latent(variables, batch["source"])
-        images = method.generate(variables, z, sampler, key, shape, **guidance)
+        images = method.generate(variables, z, sampler, key, shape, **guidance, cameras=batch)
         return to_uint8(images)
 
     return jax.jit(generate, out_shardings=replicated(job.mesh))

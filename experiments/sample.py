@@ -9,7 +9,7 @@ The same command again finds them there; the same seed draws the same pictures.
 
 import argparse
 import sys
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,13 +18,14 @@ import jax.numpy as jnp
 import numpy as np
 
 from data.sources import Source
-from data.views import Views, plain_view
+from data.views import Views
 from experiments import build, cluster, xla_flags
 from experiments.drawing import Draw, draw
 from experiments.probing import print_once
 from experiments.runs import Run, fingerprint, open_run
 from soda_jax.editing.interpolate import lerp
 from soda_jax.editing.sections import swap_each
+from soda_jax.nn.rays import CAMERAS
 from soda_jax.parallel import processes
 from soda_jax.parallel.joining import JoinError
 from soda_jax.parallel.preflight import check_alike
@@ -36,7 +37,12 @@ from soda_jax.types import Tree
 GENERATED = 5  # drawings of one source
 FRAMES = 7  # of an interpolation, both ends among them
 PAIRS = 2  # of images A and B
+VIEW = {
+    True: "No view is asked for: what should agree with the target is the thing, not the view.",
+    False: "The denoiser is told the camera of the target, relative to that of the source.",
+}
 KINDS = ("views", "interpolation", "sections")
+Rows = Mapping[str, np.ndarray]  # name -> [n, ...]
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -89,7 +95,7 @@ def description(run: Run, count: int, seed: int, weights: str) -> str:
     which = {"test": "test images, never trained on", "train": "images that were trained on"}
     sampler = f"{s.sampler.upper()} in {s.steps} steps{noise}{guidance}"
     images = f"{count} {which[split_of(run.data_info['sizes'])]}"
-    return f"Step {run.step} (weights {weights[:8]}), {images}, seed {seed}, {sampler}."
+    return f"Step {run.step} (weights {weights[:8]}), {images}, seed {seed}, {sampler}. {VIEW[run.method.rays is None]}"
 
 
 def pictures(run: Run, variables: Tree, count: int, seed: int) -> dict[str, list[tuple[str, Any]]]:
@@ -98,11 +104,12 @@ def pictures(run: Run, variables: Tree, count: int, seed: int) -> dict[str, list
     chosen = choose(source, max(count, 2 * PAIRS), seed)
     couples = partners([source[i]["labels"] for i in chosen])[:PAIRS]
     seen = two_views(source, chosen[:count], build.views(run.config), seed)
-    plain = plain_views(source, chosen, run.config.data)
+    plain = plain_views(source, chosen, build.views(run.config))
     encode, paint = draw(run.config, run.method, variables, seed)
     z_seen, z_plain = encode(seen["source"]), encode(plain["source"])
-    jobs = [view_job(z_seen), interpolation_job(z_plain, couples), section_job(z_plain, couples)]
-    views, frames, swaps = paint(jobs)
+    own = cameras_of_rows(plain, [a for a, _ in couples])
+    jobs = [view_job(z_seen, cameras_of_rows(seen)), interpolation_job(z_plain, couples, own)]
+    views, frames, swaps = paint([*jobs, section_job(z_plain, couples, own)])
     ends = [[plain["target"][couple[i]] for couple in couples] for i in (0, 1)]
     return {
         "views": [("source", seen["source"]), ("target", seen["target"]), *_columns(views, "generated")],
@@ -111,28 +118,42 @@ def pictures(run: Run, variables: Tree, count: int, seed: int) -> dict[str, list
     }
 
 
-def view_job(z: np.ndarray) -> Draw:
+def view_job(z: np.ndarray, cameras: Rows) -> Draw:
     """Every latent with each of the same few noises."""
-    rows = np.repeat(z[:, None], GENERATED, axis=1)
-    return Draw(z=rows, noise=np.tile(np.arange(GENERATED), (len(z), 1)))
+    noise = np.tile(np.arange(GENERATED), (len(z), 1))
+    return Draw(
+        z=np.repeat(z[:, None], GENERATED, axis=1), noise=noise, cameras=along_rows(cameras, GENERATED)
+    )
 
 
-def interpolation_job(z: np.ndarray, couples: Sequence[tuple[int, int]]) -> Draw:
+def interpolation_job(z: np.ndarray, couples: Sequence[tuple[int, int]], cameras: Rows) -> Draw:
     z = jnp.asarray(z)
-    return _one_noise_a_row([lerp(z[a], z[b], FRAMES) for a, b in couples])
+    return _one_noise_a_row([lerp(z[a], z[b], FRAMES) for a, b in couples], cameras)
 
 
-def section_job(z: np.ndarray, couples: Sequence[tuple[int, int]]) -> Draw:
+def section_job(z: np.ndarray, couples: Sequence[tuple[int, int]], cameras: Rows) -> Draw:
     """z of A, then A with each section from B, then z of B."""
     z = jnp.asarray(z)
     swaps = [swap_each(z[a], z[b]) for a, b in couples]
     rows = [jnp.stack([z[a], *swapped, z[b]]) for (a, b), swapped in zip(couples, swaps, strict=True)]
-    return _one_noise_a_row(rows)
+    return _one_noise_a_row(rows, cameras)
 
 
-def _one_noise_a_row(rows: list[jax.Array]) -> Draw:
+def _one_noise_a_row(rows: list[jax.Array], cameras: Rows) -> Draw:
     z = np.stack(rows)
-    return Draw(z=z, noise=np.tile(np.arange(len(z))[:, None], (1, z.shape[1])))
+    noise = np.tile(np.arange(len(z))[:, None], (1, z.shape[1]))
+    return Draw(z=z, noise=noise, cameras=along_rows(cameras, z.shape[1]))
+
+
+def cameras_of_rows(views: Rows, rows: Sequence[int] | None = None) -> Rows:
+    """The cameras among these views, of all rows or of some; empty where they are not known."""
+    found = {name: views[name] for name in CAMERAS if name in views}
+    return found if rows is None else {name: array[list(rows)] for name, array in found.items()}
+
+
+def along_rows(cameras: Rows, columns: int) -> Rows:
+    """[rows, ...] as [rows, columns, ...]."""
+    return {name: np.repeat(array[:, None], columns, axis=1) for name, array in cameras.items()}
 
 
 def fractions() -> list[str]:
@@ -186,19 +207,19 @@ def partners(labels: Sequence[dict[str, int]]) -> list[tuple[int, int]]:
     return couples
 
 
-def two_views(source: Source, chosen: Sequence[int], views: Views, seed: int) -> dict[str, np.ndarray]:
-    """Source and target as training makes them, uint8 [n, h, w, c]."""
-    drawn = [views.two_views(source[i], np.random.default_rng([seed, i])) for i in chosen]
-    return {name: np.stack([view[name] for view in drawn]) for name in ("source", "target")}
+def two_views(source: Source, chosen: Sequence[int], views: Views, seed: int) -> Rows:
+    """Source, target and what else training makes of an example, [n, ...]."""
+    return stacked([views.two_views(source[i], np.random.default_rng([seed, i])) for i in chosen])
 
 
-def plain_views(source: Source, chosen: Sequence[int], data: Any) -> dict[str, np.ndarray]:
-    """The first image of each example as it is, in the sizes of source and target."""
-    encoded = [source[i]["images"][0] for i in chosen]
-    sizes = {"source": data.source_size, "target": data.image_size}
-    return {
-        name: np.stack([plain_view(e, size, data.channels) for e in encoded]) for name, size in sizes.items()
-    }
+def plain_views(source: Source, chosen: Sequence[int], views: Views) -> Rows:
+    """The first image of each example as it is, in the sizes of source and target; its camera is that of both."""
+    return stacked([views.plain_pair(source[i]) for i in chosen])
+
+
+def stacked(drawn: Sequence[Mapping[str, Any]]) -> Rows:
+    """The same names, [n, ...]."""
+    return {name: np.stack([views[name] for views in drawn]) for name in drawn[0]}
 
 
 def _parser() -> argparse.ArgumentParser:

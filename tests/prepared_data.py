@@ -16,6 +16,7 @@ from data.sources import DataSet, open_data_set
 tfds.disable_progress_bar()
 CAMERAS = 4
 TRAIN, TEST = 23, 11  # examples
+INTRINSICS = np.array([[20, 0, 7.5], [0, 24, 7.5], [0, 0, 1]], np.float32)  # of the scenes, in pixels
 
 
 def noise(key: int, *shape: int) -> np.ndarray:
@@ -75,18 +76,25 @@ def single(channels: int = 1) -> DataSet:
 
 
 def _scene(key: int) -> dict:
-    images = [png(noise(10 * key + camera, 16, 16, 3)) for camera in range(CAMERAS)]
-    return {"images": images, "shape": key % 3, "azimuth": np.zeros(CAMERAS, np.float32)}
+    keys = [10 * key + camera for camera in range(CAMERAS)]
+    cameras = {"camera_to_world": np.stack([camera_to_world(k) for k in keys]), "intrinsics": INTRINSICS}
+    return {"images": [png(noise(k, 16, 16, 3)) for k in keys], "shape": key % 3, **cameras}
+
+
+def camera_to_world(key: int) -> np.ndarray:
+    """That of the image `key`: `key` units to the right of the origin."""
+    return np.array([[1, 0, 0, key], [0, 1, 0, 0], [0, 0, 1, 0], [0, 0, 0, 1]], np.float32)
 
 
 @functools.cache
 def posed() -> DataSet:
-    """Scenes of 4 cameras, 16 x 16 RGB: camera v of scene s has the key 10 s + v."""
+    """Scenes of 4 cameras, 16 x 16 RGB: camera v of scene s has the key 10 s + v, and stands at (key, 0, 0)."""
     image = tfds.features.Image(shape=(16, 16, 3))
     features = {
         "images": tfds.features.Sequence(image, length=CAMERAS),
         "shape": tfds.features.ClassLabel(names=["ball", "box", "cone"]),
-        "azimuth": tfds.features.Tensor(shape=(CAMERAS,), dtype=np.float32),
+        "camera_to_world": tfds.features.Tensor(shape=(CAMERAS, 4, 4), dtype=np.float32),
+        "intrinsics": tfds.features.Tensor(shape=(3, 3), dtype=np.float32),
     }
     prepare(
         "posed", features, {"train": [_scene(k) for k in range(8)], "test": [_scene(k) for k in range(8, 13)]}

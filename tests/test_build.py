@@ -7,6 +7,7 @@ from jax.sharding import PartitionSpec
 
 from experiments import build
 from experiments.configs import default
+from soda_jax.nn.rays import Rays
 from soda_jax.nn.resnet import ResNet
 from soda_jax.nn.vit import ViT
 from tests import prepared_data
@@ -47,6 +48,7 @@ def make(changes):
         ("model.dtype", "float16", r"model.dtype='float16' .* float32, bfloat16"),
         ("model.remat", "all", r"model.remat='all'"),
         ("model.mask_section", 1.0, r"model.mask_section must be a probability"),
+        ("model.rays", "sphere", r"model.rays='sphere' is unknown: take one of none, concat, moment"),
         ("model.source_noise", -1.0, r"model.source_noise must be 0 or more"),
         ("diffusion.schedule", "sine", r"diffusion.schedule: expected one of"),
         ("diffusion.steps", -1, r"diffusion.steps: expected 0"),
@@ -107,6 +109,18 @@ def test_the_spec_is_that_of_a_global_batch():
         "target": ((16, 64, 64, 3), "uint8"),
         "index": ((16,), "int32"),
     }
+
+
+def test_rays_bring_cameras_into_the_batch_and_the_method():
+    c = config({"model.rays": "concat", "model.ray_scale": 3.0, "train.batch": 16})
+    spec = build.batch_spec(c)
+    found = {
+        name: (x.shape, str(x.dtype)) for name, x in spec.items() if name not in ("source", "target", "index")
+    }
+    camera = ((16, 4, 4), "float32")
+    assert found == {"source_camera": camera, "target_camera": camera, "intrinsics": ((16, 3, 3), "float32")}
+    assert build.method(c, spec).rays == Rays(kind="concat", scale=3.0)
+    assert build.views(c).cameras and not build.views(config({})).cameras
 
 
 def test_a_plan_for_a_pod_is_folded_onto_eight_devices():

@@ -8,6 +8,7 @@ import pytest
 from soda_jax.diffusion.process import convert
 from soda_jax.diffusion.samplers import Sampler
 from soda_jax.methods.soda import drop, keep_all_but
+from soda_jax.nn.rays import Rays
 from tests import tiny
 
 METHOD = tiny.soda()
@@ -78,3 +79,22 @@ def test_sections_to_drop_are_named_by_their_numbers():
     np.testing.assert_array_equal(drop(Z, keep_all_but(3, (2,))[None])[:, 2], 0.0)
     with pytest.raises(ValueError, match=r"guide_sections must lie in 0..2, found \[3\]"):
         generate(guide_sections=(1, 3))
+
+
+def test_a_posed_method_draws_the_view_that_the_cameras_ask_for():
+    """Moving the world changes nothing; moving the target's camera alone does; no cameras, no drawing."""
+    method, cameras = tiny.soda(denoiser=tiny.Denoiser(channels=1), rays=Rays()), tiny.cameras(4)
+    variables = tiny.variables(method)
+
+    def drawn(cameras):
+        key = jax.random.key(6)
+        return method.generate(variables, Z, Sampler(steps=2), key, (8, 8, 1), guidance=0.5, cameras=cameras)
+
+    motion = np.eye(4, dtype=np.float32)
+    motion[:3] = [[0, -1, 0, 3], [1, 0, 0, -2], [0, 0, 1, 5]]
+    moved = {name: x if name == "intrinsics" else motion @ x for name, x in cameras.items()}
+    np.testing.assert_allclose(drawn(moved), drawn(cameras), atol=1e-3)
+    other = {**cameras, "target_camera": moved["target_camera"]}
+    assert jnp.abs(drawn(other) - drawn(cameras)).max() > 0.05
+    with pytest.raises(ValueError, match=r"model\.rays.*no source_camera"):
+        drawn(None)

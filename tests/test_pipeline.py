@@ -1,5 +1,6 @@
 """The k-th training batch is one thing: for any number of processes and threads, and after any restart."""
 
+import dataclasses
 import threading
 import time
 
@@ -162,6 +163,31 @@ def test_scenes_are_paired_by_camera():
     for index, target in zip(batch["index"], batch["target"], strict=True):
         cameras = prepared.posed().splits["train"][int(index)]["images"]
         assert int(target.flat[0]) in [int(decode(camera, 3).flat[0]) for camera in cameras]
+
+
+def test_cameras_travel_with_their_images():
+    """The first value of an image tells which camera took it."""
+    views = Views(image_size=16, source_size=16, pair="pose", cameras=True)
+    with training_batches(prepared.posed(), views, batch=8, seed=0, threads=1) as stream:
+        batch = next(stream)
+    for name in ("source", "target"):
+        keys = batch[name][:, 0, 0, 0]
+        np.testing.assert_array_equal(
+            batch[f"{name}_camera"], [prepared.camera_to_world(int(k)) for k in keys]
+        )
+    unit = [[20 / 16, 0, 0.5], [0, 24 / 16, 0.5], [0, 0, 1]]
+    np.testing.assert_allclose(batch["intrinsics"], np.tile(unit, (8, 1, 1)), rtol=1e-6)
+
+
+def test_rays_of_views_without_cameras_are_refused():
+    sizes = {"image_size": 16, "source_size": 16, "cameras": True}
+    refused(
+        r"config\.model\.rays .*'pose_augment' moves.*'none'", prepared.posed(), pair="pose_augment", **sizes
+    )
+    refused(r"config\.model\.rays .*'augment' moves", prepared.posed(), pair="augment", **sizes)
+    splits = {name: dataclasses.replace(s, cameras=False) for name, s in prepared.posed().splits.items()}
+    without = dataclasses.replace(prepared.posed(), splits=splits)
+    refused(r"config\.model\.rays .*'posed' has none.*'none'", without, pair="pose", **sizes)
 
 
 def refused(match: str, dataset=None, **changes) -> None:

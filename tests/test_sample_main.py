@@ -10,6 +10,7 @@ from data.views import Views
 from experiments import build, drawing, runs, sample
 from experiments.drawing import Draw, batch_size, draw
 from experiments.runs import open_run
+from soda_jax.nn.rays import Rays
 from soda_jax.parallel.mesh import make_mesh
 from soda_jax.report.page import png_size
 from soda_jax.training.checkpoints import Checkpoints
@@ -78,8 +79,12 @@ def test_what_changes_a_picture_changes_its_description(workdir):
         for weights in ("0123456789abcdef", "f" * 16)
     }
     assert len(words) == 8
-    said = "Step 4 (weights 01234567), 3 test images, never trained on, seed 1, DDIM in 2 steps."
-    assert said in words
+    said = "Step 4 (weights 01234567), 3 test images, never trained on, seed 1, DDIM in 2 steps. No view is asked for:"
+    assert any(text.startswith(said) for text in words)
+    posed = dataclasses.replace(run, method=dataclasses.replace(run.method, rays=Rays()))
+    assert sample.description(posed, 3, 1, "f" * 16).endswith(
+        "told the camera of the target, relative to that of the source."
+    )
 
 
 def test_pictures_do_not_depend_on_the_number_of_devices(eight):
@@ -101,8 +106,8 @@ def test_sources_and_targets_are_two_cameras_of_one_test_scene():
 
 
 def test_plain_views_are_the_stored_pixels():
-    source, data = prepared_data.posed().split("test"), small_run.config().data
-    images = sample.plain_views(source, [1], data)["target"]
+    views = build.views(small_run.config())
+    images = sample.plain_views(prepared_data.posed().split("test"), [1], views)["target"]
     key = int(images[0, 0, 0, 0])
     assert key % 10 == 0  # the first camera
     np.testing.assert_array_equal(images[0], prepared_data.noise(key, 16, 16, 3))
@@ -131,18 +136,36 @@ def test_progress_counts_every_step_of_every_batch(eight, capsys):
     assert "drawing 12 images in 2 steps" in out and "2/2 steps" in out
 
 
+def test_each_drawing_gets_the_camera_of_its_row():
+    """A posed method whose cameras alone differ between rows, drawn together and row by row."""
+    config, method = small_run.config(), tiny.soda(denoiser=tiny.Denoiser(channels=1), rays=Rays())
+    config.data.update(image_size=8, source_size=8, channels=1)
+    config.samples.steps = 2
+    encode, paint = draw(config, method, tiny.variables(method), 0, make_mesh(devices=jax.devices()[:2]))
+    z = np.repeat(encode(np.asarray(tiny.batch(1)["source"])), 3, axis=0)
+    cameras = {name: np.asarray(x) for name, x in tiny.cameras(3).items()}
+    job = sample.view_job(z, cameras)
+    (together,) = paint([job])
+    np.testing.assert_array_equal(job.cameras["target_camera"][:, 0], cameras["target_camera"])
+    assert (together[0] != together[1]).any() and (together[1] != together[2]).any()
+    for i in range(3):
+        row = {name: x[i : i + 1] for name, x in cameras.items()}
+        (alone,) = paint([sample.view_job(z[i : i + 1], row)])
+        np.testing.assert_allclose(alone[0].astype(int), together[i], atol=1)
+
+
 def latents(rows):
     return np.arange(rows * 6, dtype=np.float32).reshape(rows, 3, 2)
 
 
 def test_each_source_is_drawn_with_the_same_few_noises():
-    job = sample.view_job(latents(2))
+    job = sample.view_job(latents(2), {})
     np.testing.assert_array_equal(job.noise, [[0, 1, 2, 3, 4]] * 2)
     assert (job.z == latents(2)[:, None]).all()
 
 
 def test_a_strip_goes_from_a_to_b_in_equal_steps_with_one_noise():
-    job = sample.interpolation_job(latents(4), [(0, 3), (2, 1)])
+    job = sample.interpolation_job(latents(4), [(0, 3), (2, 1)], {})
     np.testing.assert_array_equal(job.z[0, [0, -1]], latents(4)[[0, 3]])
     np.testing.assert_allclose(np.diff(job.z[0], axis=0), np.full((6, 3, 2), 3.0), rtol=1e-5)
     assert [set(row) for row in job.noise.tolist()] == [{0}, {1}]
@@ -151,7 +174,7 @@ def test_a_strip_goes_from_a_to_b_in_equal_steps_with_one_noise():
 
 def test_each_swap_takes_one_section_of_b():
     z = latents(2)
-    job = sample.section_job(z, [(0, 1)])
+    job = sample.section_job(z, [(0, 1)], {})
     assert job.z.shape == (1, 5, 3, 2)
     np.testing.assert_array_equal(job.z[0, [0, -1]], z)
     for section in range(3):

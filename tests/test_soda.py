@@ -10,6 +10,7 @@ import pytest
 from soda_jax.diffusion.schedules import Schedule
 from soda_jax.methods import soda as methods
 from soda_jax.methods.base import to_float, to_uint8
+from soda_jax.nn.rays import Rays
 from soda_jax.nn.resnet import ResNet
 from soda_jax.nn.unet import UNet
 from tests import tiny
@@ -163,3 +164,34 @@ def test_the_real_networks_fit_behind_the_seams():
 def test_a_method_is_frozen():
     with pytest.raises(dataclasses.FrozenInstanceError):
         tiny.soda().mask_all = 0.5
+
+
+def posed(**changes):
+    return tiny.soda(denoiser=tiny.Denoiser(channels=1), rays=Rays(**changes))
+
+
+def test_a_posed_denoiser_sees_the_rays_behind_the_channels_of_xt():
+    """One gradient tells: the first kernel reads channel 1 + i as much as ray coordinate i is there to read."""
+    method = posed(scale=2.0)
+    variables = tiny.variables(method)
+    kernel = variables["params"]["denoiser"]["Conv_0"]["kernel"]
+    assert kernel.shape == (3, 3, 1 + 6, 12)
+    z = method.latent(variables, BATCH["source"])
+    blind = {**variables["params"]["denoiser"], "Conv_0": {**variables["params"]["denoiser"]["Conv_0"]}}
+    blind["Conv_0"]["kernel"] = kernel.at[:, :, 1:].set(0.0)
+    unseeing = {**variables, "params": {**variables["params"], "denoiser": blind}}
+    other = {**BATCH, "target_camera": BATCH["target_camera"][::-1]}
+    both = [
+        [method.loss_given_latent(v, z, batch, KEYS) for batch in (BATCH, other)]
+        for v in (variables, unseeing)
+    ]
+    assert np.abs(both[0][0] - both[0][1]).min() > 1e-4
+    np.testing.assert_array_equal(both[1][0], both[1][1])
+
+
+def test_a_posed_method_without_cameras_says_what_is_missing():
+    batch = {name: BATCH[name] for name in ("source", "target", "index")}
+    method = posed()
+    with pytest.raises(ValueError, match=r"model\.rays.*source_camera, target_camera, intrinsics"):
+        method.loss(tiny.variables(method), batch, KEYS)
+    tiny.soda().loss(tiny.variables(tiny.soda()), batch, KEYS)

@@ -27,6 +27,7 @@ def test_scenes_are_described():
     assert (dataset.image_shape, dataset.views) == ((16, 16, 3), prepared.CAMERAS)
     assert dataset.labels == {"shape": 3}
     assert dataset.label_names == {"shape": ["ball", "box", "cone"]}
+    assert dataset.cameras and not prepared.single(1).cameras
 
 
 @pytest.mark.parametrize("channels", [1, 3])
@@ -48,6 +49,8 @@ def test_scenes_come_back_camera_by_camera():
         scene = keys[0] // 10
         assert keys == [10 * scene + camera for camera in range(prepared.CAMERAS)]
         assert example["labels"] == {"shape": scene % 3}
+        np.testing.assert_array_equal(example["camera_to_world"], [prepared.camera_to_world(k) for k in keys])
+        np.testing.assert_array_equal(example["intrinsics"], prepared.INTRINSICS)
 
 
 def test_many_are_read_as_one_by_one():

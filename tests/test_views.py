@@ -8,7 +8,7 @@ import pytest
 from data import augment
 from data.draws import Tape
 from data.errors import DataError
-from data.views import Views, decode, plain_view
+from data.views import Views, cameras_of, decode, plain_view
 from tests import prepared_data as prepared
 
 PLAIN = {"crop_prob": 0.0, "randaugment_prob": 0.0}
@@ -145,6 +145,31 @@ def test_cameras_are_not_augmented_unless_asked():
         assert {pair["source"].tobytes(), pair["target"].tobytes()} <= originals
     changed = [made(views(pair="pose_augment", **sizes), scene, seed) for seed in range(5)]
     assert sum(pair["source"].tobytes() in originals for pair in changed) <= 1
+
+
+def test_the_plain_pair_is_the_first_image_under_its_own_camera():
+    scene = example(16, 16, 3, cameras=4)
+    scene |= {
+        "camera_to_world": np.arange(64, dtype=np.float32).reshape(4, 4, 4),
+        "intrinsics": prepared.INTRINSICS,
+    }
+    pair = views(pair="pose", image_size=8, source_size=16, cameras=True).plain_pair(scene)
+    assert pair["target"].shape == (8, 8, 3)
+    np.testing.assert_array_equal(pair["source"], prepared.noise(0, 16, 16, 3))
+    for name in ("source_camera", "target_camera"):
+        np.testing.assert_array_equal(pair[name], scene["camera_to_world"][0])
+    assert set(views(pair="pose").plain_pair(scene)) == {"source", "target"}
+
+
+def test_intrinsics_do_not_depend_on_the_resolution():
+    """The same camera at twice the pixels: twice the focal length, and the middle of the first pixel moves."""
+    fine = np.array([[40, 0, 15.5], [0, 48, 15.5], [0, 0, 1]], np.float32)
+    poses = np.tile(np.eye(4, dtype=np.float32), (1, 1, 1))
+    low, high = (
+        cameras_of({"camera_to_world": poses, "intrinsics": k}, 0, 0, (side, side, 3))["intrinsics"]
+        for k, side in ((prepared.INTRINSICS, 16), (fine, 32))
+    )
+    np.testing.assert_allclose(low, high, rtol=1e-6)
 
 
 def test_one_camera_of_a_scene_can_be_augmented_like_a_single_image():

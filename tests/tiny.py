@@ -6,6 +6,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
+from scipy.spatial.transform import Rotation
 
 from soda_jax.diffusion.schedules import Schedule
 from soda_jax.methods.soda import SODA
@@ -38,6 +39,7 @@ class Denoiser(nn.Module):
     sections: int = 3
     listens: bool = True
     dropout: float = 0.0
+    channels: int = 0  # of the prediction; 0: as many as xt has
 
     @nn.compact
     def __call__(self, xt, t, z, train=False):
@@ -48,7 +50,7 @@ class Denoiser(nn.Module):
         shift = shift if self.listens else jnp.zeros_like(shift)
         x = nn.Conv(12, (3, 3))(xt) + shift[:, None, None] + nn.Dense(12)(t[:, None])[:, None, None]
         x = nn.Dropout(self.dropout)(nn.silu(x), deterministic=not train)
-        return nn.Conv(xt.shape[-1], (3, 3))(x), {}
+        return nn.Conv(self.channels or xt.shape[-1], (3, 3))(x), {}
 
 
 def soda(**changes) -> SODA:
@@ -58,14 +60,25 @@ def soda(**changes) -> SODA:
 
 
 def batch(size=16, channels=1, seed=0):
-    """Two views of blobs: the target is the source moved by one pixel."""
+    """Two views of blobs: the target is the source moved by one pixel; and cameras, for those who look at them."""
     rng = np.random.default_rng(seed)
     images = rng.integers(0, 256, (size, 2, 2, channels)).repeat(4, axis=1).repeat(4, axis=2)
-    return {
+    return cameras(size, seed) | {
         "source": jnp.asarray(images, jnp.uint8),
         "target": jnp.asarray(np.roll(images, 1, axis=2), jnp.uint8),
         "index": jnp.arange(size, dtype=jnp.int32),
     }
+
+
+def cameras(size=16, seed=0):
+    """Two cameras an example, anywhere, looking anywhere."""
+    rng = np.random.default_rng([seed, 1])
+    matrices = np.tile(np.eye(4), (2, size, 1, 1))
+    matrices[..., :3, :3] = Rotation.random(2 * size, rng).as_matrix().reshape(2, size, 3, 3)
+    matrices[..., :3, 3] = rng.normal(size=(2, size, 3))
+    intrinsics = np.tile([[1.5, 0.1, 0.4], [0, 1.2, 0.6], [0, 0, 1]], (size, 1, 1))
+    names = ("source_camera", "target_camera", "intrinsics")
+    return {name: jnp.asarray(x, jnp.float32) for name, x in zip(names, (*matrices, intrinsics), strict=True)}
 
 
 def spec(of):

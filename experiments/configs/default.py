@@ -78,6 +78,8 @@ def model() -> ConfigDict:
     model.residual_rescale = True  # paper: residual sums / sqrt(2)
     model.mask_section = 0.1  # probability that a section is dropped, each for itself (paper: masking)
     model.mask_all = 0.1  # probability that all of them are
+    model.rays = "none"  # of the target, seen by the denoiser: none | concat (paper) | moment; needs cameras
+    model.ray_scale = 1.0  # length in units of the world that counts as 1 in rays
     model.source_noise = 0.1  # standard deviation, of images in [-1, 1]
     model.dtype = "float32"  # of the computation: float32 | bfloat16; parameters and norms stay float32
     model.remat = "none"  # none | blocks (less memory, about a third more work)

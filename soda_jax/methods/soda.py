@@ -3,10 +3,11 @@
     z      = E(x' + s n'),  n' ~ N(0, I)                              (1)  source view, s = source_noise
     xt     = alpha(t) x0 + sigma(t) eps,  eps ~ N(0, I)               (2)  target view
     z~_i   = m_i m z_i,  m_i ~ B(1 - mask_section),  m ~ B(1 - mask_all)  (3)  masked section = zero vector
-    L      = mean | target - D(xt, t, z~) |^2                         (4)  target: eps, x0 or v
+    L      = mean | target - D([xt, rays], t, z~) |^2                 (4)  target: eps, x0 or v
     eps^   = (1 + w) eps(xt, t, z) - w eps(xt, t, z without some sections)  (5)  guidance
 
-Section z_i modulates one mirrored pair of the denoiser's layers; z itself is never noised.
+Section z_i modulates one mirrored pair of the denoiser's layers; z itself is never noised. Where the cameras of both
+views are known, the denoiser may see the rays of the view that it is to paint (nn/rays.py), as further channels.
 """
 
 from collections.abc import Callable
@@ -23,6 +24,7 @@ from soda_jax.diffusion.schedules import Schedule
 from soda_jax.diffusion.timesteps import draw_times
 from soda_jax.methods.base import BatchSpec, Scalar, to_float
 from soda_jax.nn.modulation import check_latent_size
+from soda_jax.nn.rays import Rays, View
 from soda_jax.types import Batch, Bytes, Features, Image, Keys, Latent, Tree
 
 TIME, NOISE, MASK, SOURCE, DROPOUT = range(5)  # streams of one example's key
@@ -36,6 +38,7 @@ class SODA:
     denoiser: `(xt, t, z [b, s, d], train) -> (prediction, features)`, with a property `sections`.
     mask_section, mask_all: probabilities in [0, 1).
     source_noise: standard deviation, in units of [-1, 1] images.
+    rays: of the target, which the denoiser sees beside xt; None: it is not told the view, and needs no cameras.
     Raises ValueError when the latent cannot be cut into the sections or a probability is out of range.
     """
 
@@ -47,6 +50,7 @@ class SODA:
     mask_section: float = 0.1
     mask_all: float = 0.1
     source_noise: float = 0.1
+    rays: Rays | None = None
 
     def __post_init__(self):
         check_latent_size(self.encoder.latent_dim, self.sections)
@@ -69,6 +73,8 @@ class SODA:
         """Fresh variables; parameters do not depend on the batch size of the spec."""
         encoder_key, denoiser_key = jax.random.split(key)
         source, target = (jnp.zeros((1, *spec[name].shape[1:])) for name in ("source", "target"))
+        if self.rays:
+            target = jnp.pad(target, ((0, 0), (0, 0), (0, 0), (0, self.rays.channels)))
         z = jnp.zeros((1, self.sections, self.section_dim))
         encoder = self.encoder.init(encoder_key, source, train=False)
         denoiser = self.denoiser.init(denoiser_key, target, jnp.zeros(1), z, train=False)
@@ -99,7 +105,7 @@ class SODA:
         xt = corrupt(self.schedule, x0, eps, t)  # (2)
         logsnr = self.schedule.logsnr(t)
         dropout = {"dropout": jax.random.fold_in(keys[0], DROPOUT)} if train else None
-        out = self._predict(variables, xt, t, z, train, dropout)
+        out = self._predict(variables, xt, t, z, self.view(batch, x0.shape), train, dropout)
         error = convert(out, self.prediction, self.loss_in, xt, logsnr) - target_of(
             self.loss_in, x0, eps, logsnr
         )
@@ -121,9 +127,18 @@ class SODA:
         stats = {"encoder": new["batch_stats"]} if "batch_stats" in new else variables["batch_stats"]
         return z.reshape(-1, self.sections, self.section_dim), stats
 
-    def denoise(self, variables: Tree, xt: Image, t: Float[Array, " b"], z: Latent) -> Image:
-        """The denoiser's estimate of eps, in eval mode, whatever it predicts."""
-        out = self._predict(variables, xt, t, z, False, None)
+    def view(self, cameras: Batch, shape: tuple[int, ...]) -> View | None:
+        """The rays of targets of this shape [b, h, w, c]; None where the denoiser is not told the view.
+
+        Raises ValueError where it is and `cameras` does not hold what `nn.rays.CAMERAS` names.
+        """
+        return self.rays(cameras, *shape[1:3]) if self.rays else None
+
+    def denoise(
+        self, variables: Tree, xt: Image, t: Float[Array, " b"], z: Latent, view: View | None = None
+    ) -> Image:
+        """The denoiser's estimate of eps, in eval mode, whatever it predicts; view: as `self.view` makes it."""
+        out = self._predict(variables, xt, t, z, view, False, None)
         return convert(out, self.prediction, "eps", xt, self.schedule.logsnr(t))
 
     def generate(
@@ -137,6 +152,7 @@ class SODA:
         guidance: float = 0.0,
         guide_sections: tuple[int, ...] | None = None,
         noise: Image | None = None,
+        cameras: Batch | None = None,
         on_step: Callable | None = None,
     ) -> Image:
         """Images `[b, *shape]` in [-1, 1] of these latents.
@@ -144,22 +160,25 @@ class SODA:
         guidance: w of (5); 0 calls the denoiser once a step.
         guide_sections: the sections that the unconditional branch loses (None: all).
         noise: the images at t = 1, drawn from `key` when None. on_step: see `sample`.
-        Raises ValueError when a section of `guide_sections` does not exist.
+        cameras: what `nn.rays.CAMERAS` names, `[b, ...]`; only a method with `rays` looks at them.
+        Raises ValueError when a section of `guide_sections` does not exist, or cameras are needed and missing.
         """
         noise_key, step_key = jax.random.split(key)
         if noise is None:
             noise = jax.random.normal(noise_key, (z.shape[0], *shape))
         without = drop(z, keep_all_but(self.sections, guide_sections)[None])
+        view = self.view(cameras or {}, noise.shape)
 
         def denoise(xt: Image, t: Float[Array, " b"]) -> Image:
-            eps = self.denoise(variables, xt, t, z)
-            return guided(eps, self.denoise(variables, xt, t, without), guidance) if guidance else eps
+            eps = self.denoise(variables, xt, t, z, view)
+            return guided(eps, self.denoise(variables, xt, t, without, view), guidance) if guidance else eps
 
         return sample(denoise, self.schedule, sampler, noise, step_key, on_step=on_step)
 
-    def _predict(self, variables, xt, t, z, train, rngs) -> Image:
+    def _predict(self, variables, xt, t, z, view, train, rngs) -> Image:
         params = {"params": variables["params"]["denoiser"]}
-        return self.denoiser.apply(params, xt, t, z, train=train, rngs=rngs)[0]
+        seen = xt if view is None else jnp.concatenate([xt, view], -1)
+        return self.denoiser.apply(params, seen, t, z, train=train, rngs=rngs)[0]
 
 
 def check_probability(name: str, value: float) -> None:

@@ -106,6 +106,8 @@ class UNet(nn.Module):
     ) -> tuple[Float[Array, "b h w {self.out_channels}"], Features]:
         """Predict in float32. t in [0, 1]; z None for a network without latent; train switches dropout on.
 
+        xt may have further channels behind those of the image, which are seen and not predicted.
+
         ValueError if the image's sides, the sections of z or the attention flags do not fit.
         """
         self.check(xt.shape, z)

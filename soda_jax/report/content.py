@@ -228,8 +228,7 @@ def history(record: RunRecord) -> Html:
 CAPTIONS = {
     "views": (
         "Source: what the encoder sees. Target: another view of the same. "
-        "Generated: drawn from the source's z alone, each with other noise; no view is asked for, so what "
-        "should agree with the target is the thing, not the view."
+        "Generated: drawn from the source's z, each with other noise."
     ),
     "interpolation": "From the z of A to the z of B in equal steps, all with the same noise.",
     "sections": (
