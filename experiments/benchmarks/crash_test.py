@@ -47,6 +47,7 @@ CONFIG = {
     "model.attention": "(False,)",
     "model.groups": 2,
     "model.patch": 1,
+    "model.rays": "none",
     "train.batch": BATCH,
     "train.images": BATCH * STEPS,
     "train.log_every_images": BATCH,
@@ -175,7 +176,10 @@ def crash(folder: Path, terms: int, kills: int, seed: int) -> list[str]:
     complaints, rng = [], random.Random(seed)
     make_data(folder)
     alone = folder / "alone"
-    print(f"left alone: {live(folder, alone, None).saved} steps; {terms + kills} signals to go", flush=True)
+    unbroken = live(folder, alone, None)
+    if unbroken.complaint:
+        return [f"the run that was left alone ended with {unbroken.complaint}"]
+    print(f"left alone: {unbroken.saved} steps; {terms + kills} signals to go", flush=True)
     todo = [signal.SIGTERM] * terms + [signal.SIGKILL] * kills
     rng.shuffle(todo)
     rounds = 0
