@@ -16,6 +16,7 @@ moment, from before the first step to the end, and the same command goes on. Exi
 import argparse
 import json
 import random
+import re
 import signal
 import subprocess
 import sys
@@ -33,6 +34,7 @@ from soda_jax.training.metrics import read_metrics
 
 BATCH, STEPS, SAVE = 8, 240, 20
 IMAGES, SIDE = 40, 16
+STEP = re.compile(rb"step (\d+) ")  # how lines of the log begin
 CONFIG = {
     "data.name": "crash_test",
     "data.pair": "augment",
@@ -67,7 +69,7 @@ class Life:
 
     how: str  # SIGTERM | SIGKILL | the end
     start: int  # step that it began from
-    reached: int  # last step in its log
+    reached: int  # last step that it said, or its start
     saved: int  # step of the newest whole checkpoint after it
     status: int
     moment: str  # of the signal, in words
@@ -131,11 +133,13 @@ def live(folder: Path, workdir: Path, moment: Moment | None) -> Life:
     if status not in (0, -signal.SIGKILL, -signal.SIGTERM):
         print(b"".join(output[-20:]).decode(), flush=True)
     stopped = status != 0 or b"stopped by" in output[-1]
-    records = [record["step"] for record in read_metrics(workdir / "metrics.jsonl")]
+    said = [int(found[1]) for found in map(STEP.match, output) if found]
     return Life(
         how=moment.number.name if moment and stopped else "the end",
         start=start,
-        reached=max(records, default=0),
+        reached=max(
+            said, default=start
+        ),  # not from metrics.jsonl, which may still hold lines of the life before
         saved=newest(workdir),
         status=status,
         moment=str(moment or ""),
