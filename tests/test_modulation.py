@@ -123,8 +123,17 @@ def test_unfitting_latent_names_the_key_and_the_sizes_that_fit():
         check_latent_size(5, 13)
 
 
-def test_scale_and_shift_are_float32_also_in_bfloat16(inputs, variables):
-    """A scale near 1 would be rounded to 1/128: that of a constant image must come out exactly."""
+def test_in_bfloat16_only_the_products_are_rounded(inputs, variables):
+    """A scale near 1 would be rounded to 1/128. Products and the result are bfloat16 here, all between is float32."""
     h, time, z = inputs
-    low, whole = (AdaGN(4, dtype).apply(variables, h, time, z) for dtype in (jnp.bfloat16, jnp.float32))
+    parts = []
+    for name, features in (("time", time), ("latent", z)):
+        params = variables["params"][name]
+        product = jax.nn.silu(features).astype(jnp.bfloat16) @ params["kernel"].astype(jnp.bfloat16)
+        parts += jnp.split(product.astype(jnp.float32) + params["bias"][None], 2, axis=-1)
+    t_scale, t_shift, z_scale, z_shift = parts
+    expected = group_norm(h, 4, z_scale * t_scale, z_scale * t_shift + z_shift).astype(jnp.bfloat16)
+    np.testing.assert_array_equal(AdaGN(4, jnp.bfloat16).apply(variables, h, time, z), expected)
+    nothing = jax.tree.map_with_path(lambda path, x: x * (path[-1].key == "bias"), variables)
+    low, whole = (AdaGN(4, dtype).apply(nothing, h, time, z) for dtype in (jnp.bfloat16, jnp.float32))
     np.testing.assert_array_equal(low, whole.astype(jnp.bfloat16))

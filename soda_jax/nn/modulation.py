@@ -72,18 +72,28 @@ def check_latent_size(dim: int, sections: int) -> None:
         raise ValueError(f"model.latent_dim={dim} can't be cut into {sections} equal sections: {fit}")
 
 
-def scale_and_shift(features: Float[Array, "b n"], channels: int, name: str) -> list[Array]:
-    """(3) in float32, two arrays [b, channels]; the scale's bias starts at 1, so that it is 1 on average."""
-    dense = nn.Dense(
-        2 * channels, dtype=jnp.float32, kernel_init=FAN_IN, bias_init=ones_then_zeros, name=name
-    )
-    return jnp.split(dense(nn.silu(features)), 2, axis=-1)
-
-
 def ones_then_zeros(key: Any, shape: tuple[int, ...], dtype: Any = jnp.float32) -> Float[Array, " n"]:
     """Start of a bias whose first half scales and whose second half shifts."""
     half = (shape[0] // 2,)
     return jnp.concatenate([initializers.ones(key, half, dtype), initializers.zeros(key, half, dtype)])
+
+
+class ScaleAndShift(nn.Module):
+    """(3): two float32 arrays [b, channels]; the scale's bias starts at 1, so that it is 1 on average.
+
+    The product is in `dtype`, or devices would exchange the gradients of these kernels in float32; the bias is added
+    after it in float32, for bfloat16 rounds a scale near 1 to 1/128.
+    """
+
+    channels: int
+    dtype: Any = jnp.float32
+
+    @nn.compact
+    def __call__(self, features: Float[Array, "b n"]) -> list[Array]:
+        kernel = self.param("kernel", FAN_IN, (features.shape[-1], 2 * self.channels), jnp.float32)
+        bias = self.param("bias", ones_then_zeros, (2 * self.channels,), jnp.float32)
+        product = nn.silu(features).astype(self.dtype) @ kernel.astype(self.dtype)
+        return jnp.split(product.astype(jnp.float32) + bias[None], 2, axis=-1)
 
 
 class AdaGN(nn.Module):
@@ -94,8 +104,8 @@ class AdaGN(nn.Module):
 
     @nn.compact
     def __call__(self, h: Image, time: Float[Array, "b n"], z: Float[Array, "b d"] | None = None) -> Image:
-        scale, shift = scale_and_shift(time, h.shape[-1], "time")
+        scale, shift = ScaleAndShift(h.shape[-1], self.dtype, name="time")(time)
         if z is not None:
-            z_scale, z_shift = scale_and_shift(z, h.shape[-1], "latent")
+            z_scale, z_shift = ScaleAndShift(h.shape[-1], self.dtype, name="latent")(z)
             scale, shift = z_scale * scale, z_scale * shift + z_shift
         return group_norm(h, self.groups, scale, shift).astype(self.dtype)
