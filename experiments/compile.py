@@ -3,9 +3,10 @@
     python -m experiments.compile --config=experiments/configs/soda_imagenet.py --topology=v5e:16x16 [--slices=2]
 
 Any machine will do: TPU programs are compiled by libtpu (`pip install 'soda_jax[tpu-aot]'`), no data set is read, no
-device of that kind is needed. --quick lets the compiler try less hard: a quarter less time, the same operations, other
-temporaries. TPUs: v4, v5e, v5p, v6e, by the sides of a slice. GPUs, by their number (`h100:8`; a100,
-h200, b200, l4, v100): an estimate only, of the memory before all, for it is the program of as many CPUs that is read.
+device of that kind is needed. A large network takes half an hour of one core and 8 GiB; LD_PRELOAD=libjemalloc.so.2
+takes a fifth off. --quick lets the compiler try less hard: a quarter less time, the same operations, other
+temporaries. TPUs: v4, v5e, v5p, v6e, by the sides of a slice. GPUs, by their number (`h100:8`; a100, h200, b200, l4,
+v100): an estimate only, of the memory before all, for it is the program of as many CPUs that is read.
 
 --out=FILE writes the table as JSON, of one device where it does not say otherwise:
 
@@ -30,6 +31,7 @@ from absl import app, flags, logging
 
 from experiments.ahead import NoTpuCompiler, measure, topology
 from experiments.train import parse_flags, quiet_libraries
+from soda_jax.training.progress import elapsed
 from soda_jax.training.tables import size_text, table
 
 _TOPOLOGY = flags.DEFINE_string("topology", None, "Devices: v5e:16x16, v5p:2x2x2, v6e:4x4, v4:2x2x4, h100:8.")
@@ -46,7 +48,8 @@ def main(argv: list[str]) -> None:
     quiet_libraries()
     jax.config.update("jax_platforms", "cpu")
     try:
-        found = measure(flags.FLAGS.config, topology(_TOPOLOGY.value, _SLICES.value), _QUICK.value)
+        with elapsed("compiling"):
+            found = measure(flags.FLAGS.config, topology(_TOPOLOGY.value, _SLICES.value), _QUICK.value)
         if _OUT.value:
             Path(_OUT.value).write_text(json.dumps(found, indent=2) + "\n")
     except (ValueError, OSError, NoTpuCompiler) as error:

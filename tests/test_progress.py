@@ -1,10 +1,12 @@
 """Lines and the bar."""
 
 import io
+import threading
+import time
 
 import pytest
 
-from soda_jax.training.progress import Progress, clock, line
+from soda_jax.training.progress import Progress, clock, elapsed, line
 
 RECORD = {"step": 12, "images": 1200, "loss": 0.12345, "images_per_second": 50.0, "data_wait": 0.031}
 
@@ -67,3 +69,14 @@ def test_other_processes_are_silent(stream):
 )
 def test_clock(seconds, text):
     assert clock(seconds) == text
+
+
+def test_silent_work_says_how_long_it_has_taken_and_stops_with_it(capsys):
+    said, threads = "", threading.active_count()
+    with pytest.raises(KeyError), elapsed("compiling", every=0.01):
+        while said.count("\n") < 2:  # it hangs here if nothing is said
+            said += capsys.readouterr().out
+            time.sleep(0.01)
+        raise KeyError
+    assert said.splitlines()[0] == "compiling: 0:00 so far"
+    assert threading.active_count() == threads

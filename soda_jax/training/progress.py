@@ -1,7 +1,10 @@
 """What the person before the screen sees: a bar on a terminal, plain lines in a log file."""
 
+import contextlib
 import sys
-from collections.abc import Mapping
+import threading
+import time
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from tqdm import tqdm
@@ -86,3 +89,21 @@ def clock(seconds: int | float) -> str:
     minutes, seconds = divmod(round(max(seconds, 0)), 60)
     hours, minutes = divmod(minutes, 60)
     return f"{hours}:{minutes:02d}:{seconds:02d}" if hours else f"{minutes}:{seconds:02d}"
+
+
+@contextlib.contextmanager
+def elapsed(words: str, every: float = 60.0) -> Iterator[None]:
+    """Says `words` and how long it has taken, every so many seconds: for work that cannot tell how far it is."""
+    start, over = time.monotonic(), threading.Event()
+
+    def watch() -> None:
+        while not over.wait(every):
+            print(f"{words}: {clock(time.monotonic() - start)} so far", flush=True)
+
+    watcher = threading.Thread(target=watch, daemon=True)
+    watcher.start()
+    try:
+        yield
+    finally:
+        over.set()
+        watcher.join()
