@@ -41,6 +41,8 @@ def test_a_log_and_a_state_that_differ_are_told(played, tmp_path):
         ("SIGKILL", 3 * SAVE + 5, 3 * SAVE, -9, ""),
         ("SIGKILL", 3 * SAVE + 5, 2 * SAVE, -9, ""),
         ("SIGKILL", 3 * SAVE + 5, SAVE, -9, f"{2 * SAVE + 5} steps lost on SIGKILL"),
+        ("SIGKILL", 3 * SAVE, SAVE, -9, ""),  # the second is being written, the third has to wait for it
+        ("SIGKILL", 3 * SAVE + 1, SAVE, -9, f"{2 * SAVE + 1} steps lost on SIGKILL"),
         ("the end", 40, 40, 1, "status 1"),
     ],
 )

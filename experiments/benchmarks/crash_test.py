@@ -7,7 +7,7 @@ moment, from before the first step to the end, and the same command goes on. Exi
 
     the run that follows finds a whole checkpoint to go on from (unreadable: 0);
     SIGTERM ends with status 0 and loses no step;
-    SIGKILL costs no checkpoint but the one that was being written: the newest whole one is the last that was due,
+    SIGKILL costs no checkpoint but the one that was being written: the newest whole one is the last that was begun,
     or the one before;
     at the end parameters, averages, moments, statistics and the log are, bit for bit, those of a run that was
     left alone.
@@ -75,13 +75,19 @@ class Life:
     moment: str  # of the signal, in words
 
     @property
+    def begun(self) -> int:
+        """The last checkpoint that was begun for sure: one is begun after its step is said, and only when the one
+        before is whole."""
+        return (self.reached - 1) // SAVE * SAVE
+
+    @property
     def complaint(self) -> str:
         """What is wrong with it; "" if nothing is."""
         if self.how == "SIGTERM" and self.status:
             return f"status {self.status} on SIGTERM"
         if self.how == "SIGTERM" and self.reached > max(self.saved, self.start):
             return f"{self.reached - self.saved} steps lost on SIGTERM"
-        if self.how == "SIGKILL" and self.saved < self.reached // SAVE * SAVE - SAVE:
+        if self.how == "SIGKILL" and self.saved < self.begun - SAVE:
             return f"{self.reached - self.saved} steps lost on SIGKILL"
         return f"status {self.status}" if self.how == "the end" and self.status else ""
 
