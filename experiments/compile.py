@@ -3,7 +3,7 @@
     python -m experiments.compile --config=experiments/configs/soda_imagenet.py --topology=v5e:16x16 [--slices=2]
 
 Any machine will do: TPU programs are compiled by libtpu (`pip install 'soda_jax[tpu-aot]'`), no data set is read, no
-device of that kind is needed. A large network takes half an hour of one core and 8 GiB; LD_PRELOAD=libjemalloc.so.2
+device of that kind is needed. A large network takes half an hour of one core and 12 GiB; LD_PRELOAD=libjemalloc.so.2
 takes a fifth off. --quick lets the compiler try less hard: a quarter less time, the same operations, other
 temporaries. TPUs: v4, v5e, v5p, v6e, by the sides of a slice. GPUs, by their number (`h100:8`; a100, h200, b200, l4,
 v100): an estimate only, of the memory before all, for it is the program of as many CPUs that is read.
