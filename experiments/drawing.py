@@ -28,9 +28,8 @@ class Draw:
 
     z: np.ndarray  # [rows, columns, s, d]
     noise: np.ndarray  # int [rows, columns]: drawings of equal number start from equal noise
-    cameras: Mapping[str, np.ndarray] = field(
-        default_factory=dict
-    )  # [rows, columns, ...], where the method needs them
+    # where the method needs them, [rows, columns, ...]
+    cameras: Mapping[str, np.ndarray] = field(default_factory=dict)
 
     @property
     def count(self) -> int:

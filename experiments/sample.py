@@ -37,10 +37,6 @@ from soda_jax.types import Tree
 GENERATED = 5  # drawings of one source
 FRAMES = 7  # of an interpolation, both ends among them
 PAIRS = 2  # of images A and B
-VIEW = {
-    True: "No view is asked for: what should agree with the target is the thing, not the view.",
-    False: "The denoiser is told the camera of the target, relative to that of the source.",
-}
 KINDS = ("views", "interpolation", "sections")
 Rows = Mapping[str, np.ndarray]  # name -> [n, ...]
 
@@ -95,7 +91,10 @@ def description(run: Run, count: int, seed: int, weights: str) -> str:
     which = {"test": "test images, never trained on", "train": "images that were trained on"}
     sampler = f"{s.sampler.upper()} in {s.steps} steps{noise}{guidance}"
     images = f"{count} {which[split_of(run.data_info['sizes'])]}"
-    return f"Step {run.step} (weights {weights[:8]}), {images}, seed {seed}, {sampler}. {VIEW[run.method.rays is None]}"
+    told = "told the camera of the view that it paints" if run.method.rays else "not told which view to paint"
+    return (
+        f"Step {run.step} (weights {weights[:8]}), {images}, seed {seed}, {sampler}; the denoiser is {told}."
+    )
 
 
 def pictures(run: Run, variables: Tree, count: int, seed: int) -> dict[str, list[tuple[str, Any]]]:

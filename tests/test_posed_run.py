@@ -50,7 +50,7 @@ def test_a_run_that_was_stopped_ends_like_one_that_was_not(workdir, tmp_path):
 def test_pictures_are_of_the_view_that_was_asked_for(workdir):
     assert sample.main([f"--workdir={workdir}", "--count=3"]) == 0
     path = workdir / "samples" / f"{STEPS}_views.png"
-    assert "told the camera of the target" in describe(path)
+    assert "told the camera of the view" in describe(path)
     with Image.open(path) as grid:
         assert np.asarray(grid).std() > 10
     assert {p.name for p in (workdir / "samples").glob("step_*.png")} == {
@@ -58,7 +58,7 @@ def test_pictures_are_of_the_view_that_was_asked_for(workdir):
         "step_00000004.png",
     }
     assert report.main([f"--workdir={workdir}"]) == 0
-    assert "told the camera of the target" in (workdir / "report.html").read_text()
+    assert "told the camera of the view" in (workdir / "report.html").read_text()
 
 
 def test_the_encoder_is_probed_without_cameras(workdir):

@@ -228,7 +228,8 @@ def history(record: RunRecord) -> Html:
 CAPTIONS = {
     "views": (
         "Source: what the encoder sees. Target: another view of the same. "
-        "Generated: drawn from the source's z, each with other noise."
+        "Generated: drawn from the source's z, each with other noise; where no view is asked for, what should "
+        "agree with the target is the thing."
     ),
     "interpolation": "From the z of A to the z of B in equal steps, all with the same noise.",
     "sections": (
