@@ -18,9 +18,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import jax
 from absl import flags
-from jax.sharding import SingleDeviceSharding
 from ml_collections import ConfigDict, config_flags
 
 from experiments import build, cluster, runs, xla_flags
@@ -47,18 +45,6 @@ from soda_jax.training import checkpoints
 from soda_jax.training.checkpoints import CheckpointError
 from soda_jax.training.signals import sigterm_raises, status_of
 from soda_jax.types import Tree
-
-
-def encoder_variables(run: Run, step: int) -> Tree:
-    """The averaged variables of the encoder at a step; the denoiser's are not read."""
-    place = SingleDeviceSharding(jax.local_devices()[0])
-    part = {name: _encoder_part(tree) for name, tree in run.abstract_variables().items()}
-    placed = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=place), part)
-    return checkpoints.restore_ema(run.checkpoints, step, placed)
-
-
-def _encoder_part(tree: Mapping[str, Tree]) -> Mapping[str, Tree]:
-    return {"encoder": tree["encoder"]} if "encoder" in tree else tree
 
 
 def trained(job: Job, variables: Tree) -> tuple[dict[str, dict[str, Scores]], Tables]:
@@ -115,7 +101,7 @@ def made_from(job: Job, variables: Tree) -> dict[str, str]:
 def probe_step(job: Job, step: int) -> dict[str, Any]:
     """The results of a step, from the workdir if they are there and made from the same; prints the table."""
     path = job.folder / str(step) / "results.json"
-    variables = encoder_variables(job.run, step)
+    variables = job.run.encoder_variables(step)
     check_alike({"step": str(step), **made_from(job, variables)})
     found = json.loads(path.read_text()) if path.is_file() else {}
     if found.get("made_from") == made_from(job, variables):

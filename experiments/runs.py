@@ -61,11 +61,16 @@ class Run:
 
     def ema_variables(self, step: int | None = None) -> Tree:
         """The averaged variables of a step (default: `self.step`), on one device of this process."""
+        return self._restored(step, self.abstract_variables())
+
+    def encoder_variables(self, step: int | None = None) -> Tree:
+        """Of these, the encoder's; the denoiser's are not read."""
+        return self._restored(step, {k: _encoder_part(tree) for k, tree in self.abstract_variables().items()})
+
+    def _restored(self, step: int | None, abstract: Tree) -> Tree:
         place = SingleDeviceSharding(jax.local_devices()[0])
-        abstract = jax.tree.map(
-            lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=place), self.abstract_variables()
-        )
-        return checkpoints.restore_ema(self.checkpoints, self.step if step is None else step, abstract)
+        placed = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=place), abstract)
+        return checkpoints.restore_ema(self.checkpoints, self.step if step is None else step, placed)
 
     def untrained_variables(self) -> Tree:
         """The variables that training began with."""
@@ -74,6 +79,10 @@ class Run:
     def abstract_variables(self) -> Tree:
         """Shapes of the variables."""
         return jax.eval_shape(lambda key: self.method.init(key, self.spec), build.init_key(self.config))
+
+
+def _encoder_part(tree: Mapping[str, Tree]) -> Mapping[str, Tree]:
+    return {"encoder": tree["encoder"]} if "encoder" in tree else tree
 
 
 def open_run(workdir: str | Path, step: int | None = None) -> Run:

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from experiments import probe
-from experiments.probe import encoder_variables, follow, probe_if_there, training_has_ended
+from experiments.probe import follow, probe_if_there, training_has_ended
 from experiments.probe_table import table_text
 from experiments.probing import prepare
 from experiments.runs import open_run
@@ -104,12 +104,12 @@ def test_the_table_says_what_the_file_says(probed):
 
 def test_only_the_averaged_encoder_is_read(workdir):
     run = open_run(workdir)
-    whole, part = run.ema_variables(), encoder_variables(run, 4)
+    whole, part = run.ema_variables(), run.encoder_variables(4)
     assert list(part["params"]) == ["encoder"]
     for name in ("params", "batch_stats"):
         pairs = zip(leaves(part[name]), leaves(whole[name]["encoder"]), strict=True)
         assert all(np.array_equal(a, b) for a, b in pairs)
-    other = encoder_variables(run, 2)
+    other = run.encoder_variables(2)
     assert any(not np.array_equal(a, b) for a, b in zip(leaves(part), leaves(other), strict=True))
 
 
