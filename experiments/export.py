@@ -21,19 +21,19 @@ import numpy as np
 from experiments import runs, xla_flags
 from experiments.runs import Run, open_run
 from soda_jax.export import bundle, numpy_encoder
-from soda_jax.export.encoders import Encoder, in_float32
+from soda_jax.export.encoders import Encoder, Images, in_float32
 from soda_jax.export.model_card import model_card
 from soda_jax.methods.soda import encoder_variables
 from soda_jax.training.checkpoints import CheckpointError, versions
 from soda_jax.training.signals import sigterm_raises, status_of
-from soda_jax.types import Bytes, Features
+from soda_jax.types import Features
 
 PREPROCESSING = {  # what data/views.py does to an image that is evaluated
     "crop": "the largest square in the middle",
     "interpolation": "bilinear; where it shrinks to half or less, means of whole blocks of pixels first",
 }
 AGREEMENT = 1e-4  # of readers, relative to the largest value of a feature
-Reader = Callable[[Bytes], Features]
+Reader = Callable[[Images], Features]
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -134,7 +134,7 @@ def check_readers(out: Path) -> None:
         print(f"  {name:<22} agrees to {distance:.1e}")
         if not distance <= AGREEMENT:
             raise ValueError(
-                f"{out}: the {name} reader is off by {distance:.1e}, expected {AGREEMENT:g} or less"
+                f"the {name} reader is off by {distance:.1e}, expected {AGREEMENT:g} or less: nothing was exported"
             )
 
 

@@ -90,5 +90,3 @@ def distance(found, expected):
     return max(
         float(np.abs(np.asarray(found[k]) - expected[k]).max() / np.abs(expected[k]).max()) for k in expected
     )
-
-

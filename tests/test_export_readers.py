@@ -53,7 +53,9 @@ def test_bfloat16_weights_are_read_by_all(family, name):
         expected = dict(samples)
     images = expected.pop("images")
     assert bundles.distance(reader(name)(folder)(images), expected) < 1e-4
-    rounded = bundles.distance({k: np.asarray(x) for k, x in bundles.encoder(family)(images).items()}, expected)
+    rounded = bundles.distance(
+        {k: np.asarray(x) for k, x in bundles.encoder(family)(images).items()}, expected
+    )
     assert 1e-4 < rounded < 0.1
 
 
@@ -73,13 +75,12 @@ def test_one_flipped_bit_is_refused(copy, name, file):
     for place in (0, len(data) // 2, len(data) - 1):
         data[place] ^= 1
         (copy / file).write_bytes(data)
-        with pytest.raises(ValueError, match=r"MANIFEST|missing|damaged"):
+        with pytest.raises(ValueError, match=r"damaged|missing"):
             load(copy)
         data[place] ^= 1
     (copy / file).write_bytes(data[:-1])
-    if file != bundle.MANIFEST:  # its last line break may go
-        with pytest.raises(ValueError, match=re.escape(file)):
-            load(copy)
+    with pytest.raises(ValueError, match=re.escape(file)):
+        load(copy)
 
 
 @pytest.mark.parametrize("name", READERS)
@@ -87,8 +88,7 @@ def test_a_missing_file_a_folder_that_is_none_and_a_newer_format(copy, name):
     load = reader(name)
     config = (copy / "config.json").read_text()
     (copy / "config.json").write_text(config.replace('"format": 1', '"format": 2'))
-    lines = [f"{bundle.sha256(copy / file)}  {file}\n" for file in bundle.FILES]
-    (copy / bundle.MANIFEST).write_text("".join(lines))
+    bundle.seal(copy)
     with pytest.raises(ValueError, match=r"format 2.*update soda_jax"):
         load(copy)
     (copy / "params.safetensors").unlink()
@@ -105,11 +105,11 @@ def test_images_of_the_wrong_size_type_and_range(name):
     encode = reader(name)(bundles.written("resnet18"))
     images = bundles.images((16, 16, 3), 2)
     for wrong in (images[0], images[:, :8], images[..., :1], images.transpose(0, 3, 1, 2)):
-        with pytest.raises(ValueError, match=r"expected .*images \[b, 16, 16, 3\], found"):
+        with pytest.raises(ValueError, match=r"expected .*images \[b, 16, 16, 3\]"):
             encode(wrong)
     floats = images.astype(np.float32)
     for wrong in (images.astype(np.int32), floats, floats * np.float32(np.nan)):
-        with pytest.raises(ValueError, match=r"expected .*uint8 images"):
+        with pytest.raises(ValueError, match=r"expected .*uint8"):
             encode(wrong)
 
 

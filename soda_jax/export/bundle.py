@@ -16,7 +16,7 @@ import hashlib
 import json
 import re
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -24,11 +24,12 @@ import jax
 import ml_dtypes
 import numpy as np
 import safetensors.flax
+from jaxtyping import UInt8
 
 from soda_jax.export import program
-from soda_jax.export.encoders import Encoder, describe, restored
+from soda_jax.export.encoders import Encoder, Images, describe, restored
 from soda_jax.export.onnx_graph import to_onnx
-from soda_jax.types import Bytes, Features, Tree
+from soda_jax.types import Features, Tree
 
 FORMAT = 1  # raised when older readers would read a bundle wrongly
 MANIFEST = "MANIFEST.sha256"
@@ -72,28 +73,42 @@ def write(
         raise BundleError(f"{folder} is there already: give another folder, or delete it")
     if dtype not in DTYPES:
         raise ValueError(f"expected a dtype of {list(DTYPES)}, found {dtype!r}")
-    tensors = stored(encoder.variables, dtype)
     part = folder.with_name(f".{folder.name}.part")
     shutil.rmtree(part, ignore_errors=True)  # of an export that was killed
     part.mkdir(parents=True)
-    (part / "params.safetensors").write_bytes(safetensors.flax.save(tensors))
-    config = {"format": FORMAT, **described(encoder, dtype), **about}
-    config["encoder_sha256"] = sha256(part / "params.safetensors")
-    write_json(part / "config.json", config)
-    write_json(part / "preprocessing.json", {**input_of(encoder.image_shape), **preprocessing})
-    (part / "encoder.stablehlo").write_bytes(program.stablehlo(encoder, tensors))
-    (part / "encoder.onnx").write_bytes(to_onnx(encoder, tensors))
+    try:
+        fill(part, encoder, {"about": about, "preprocessing": preprocessing}, dtype)
+        (part / "MODEL_CARD.md").write_text(card)
+        seal(part)
+        if check:
+            check(part)
+        return part.replace(folder)
+    except BaseException:
+        shutil.rmtree(part, ignore_errors=True)
+        raise
+
+
+def fill(folder: Path, encoder: Encoder, words: Mapping[str, Mapping[str, Any]], dtype: str) -> None:
+    """All files but the card and the manifest; words: what `write` takes as about and preprocessing."""
+    tensors = stored(encoder.variables, dtype)
+    (folder / "params.safetensors").write_bytes(safetensors.flax.save(dict(tensors)))  # it empties its dict
+    config = {"format": FORMAT, **described(encoder, dtype), **words["about"]}
+    config["encoder_sha256"] = sha256(folder / "params.safetensors")
+    write_json(folder / "config.json", config)
+    write_json(folder / "preprocessing.json", {**input_of(encoder.image_shape), **words["preprocessing"]})
+    (folder / "encoder.stablehlo").write_bytes(program.stablehlo(encoder, tensors))
+    (folder / "encoder.onnx").write_bytes(to_onnx(encoder, tensors))
     images = sample_images(encoder.image_shape)
-    features = expected(encoder, tensors, images)
-    np.savez(part / "samples.npz", images=images, **{k: np.asarray(v) for k, v in features.items()})
-    (part / "MODEL_CARD.md").write_text(card)
+    features = {name: np.asarray(x) for name, x in expected(encoder, tensors, images).items()}
+    np.savez(folder / "samples.npz", images=images, **features)
     for reader in READERS:
-        shutil.copy(Path(__file__).with_name(reader), part / reader)
-    lines = [f"{sha256(part / name)}  {name}\n" for name in FILES]
-    (part / MANIFEST).write_text("".join(lines))
-    if check:
-        check(part)
-    return part.replace(folder)
+        shutil.copy(Path(__file__).with_name(reader), folder / reader)
+
+
+def seal(folder: Path) -> None:
+    """Writes the manifest."""
+    hashes = [(sha256(folder / name), name) for name in FILES]
+    (folder / MANIFEST).write_text(manifest_text(hashes))
 
 
 def load(folder: str | Path) -> Encoder:
@@ -109,7 +124,7 @@ def load(folder: str | Path) -> Encoder:
     )
 
 
-def load_program(folder: str | Path) -> Callable[[Bytes], Features]:
+def load_program(folder: str | Path) -> Callable[[Images], Features]:
     """The StableHLO program of a bundle with its weights, for uint8 images `[b, h, w, c]`. Raises as `load`."""
     folder = Path(folder)
     opened(folder)
@@ -134,11 +149,11 @@ def verify(folder: Path) -> None:
     manifest = folder / MANIFEST
     if not manifest.is_file():
         raise BundleError(f"{folder} is no bundle, it has no {MANIFEST}: make one with experiments.export")
-    lines = manifest.read_text(errors="replace").splitlines()
-    found = [re.fullmatch(r"([0-9a-f]{64})  ([\w.]+)", line) for line in lines]
-    if not all(found) or [match[2] for match in found if match] != list(FILES):
+    text = manifest.read_text(errors="replace")
+    found = re.findall(r"([0-9a-f]{64})  ([\w.]+)\n", text)
+    if manifest_text(found) != text or [name for _, name in found] != list(FILES):
         raise BundleError(f"{manifest} is damaged: export, or copy, the bundle again")
-    for digest, name in (match.groups() for match in found if match):
+    for digest, name in found:
         if not (folder / name).is_file():
             raise BundleError(f"{folder / name} is missing: export, or copy, the bundle again")
         if sha256(folder / name) != digest:
@@ -155,7 +170,7 @@ def stored(variables: Tree, dtype: str) -> dict[str, jax.Array]:
     return {name: jax.numpy.asarray(x, DTYPES[dtype]) for name, x in program.flat(variables).items()}
 
 
-def expected(encoder: Encoder, tensors: program.Tensors, images: Bytes) -> Features:
+def expected(encoder: Encoder, tensors: program.Tensors, images: Images) -> Features:
     """What the weights, as they are stored, make of the images; products in full float32 on any device."""
     with jax.default_matmul_precision("highest"):
         return program.function(encoder)(tensors, jax.numpy.asarray(images))
@@ -186,7 +201,7 @@ def input_of(shape: tuple[int, int, int]) -> dict[str, Any]:
     }
 
 
-def sample_images(shape: tuple[int, int, int]) -> Bytes:
+def sample_images(shape: tuple[int, int, int]) -> UInt8[np.ndarray, "b h w c"]:
     """Sixteen made-up images, uint8, from blurred to plain noise: no picture of a data set leaves with a bundle."""
     rng = np.random.default_rng(0)
     images = []
@@ -195,6 +210,11 @@ def sample_images(shape: tuple[int, int, int]) -> Bytes:
         coarse = rng.random((1, cells, cells, shape[2]), np.float32)
         images.append(jax.image.resize(jax.numpy.asarray(coarse), (1, *shape), "linear")[0])
     return np.asarray(jax.numpy.stack(images) * 255).astype(np.uint8)
+
+
+def manifest_text(hashes: Sequence[tuple[str, str]]) -> str:
+    """(SHA-256, name) of each file, as `sha256sum` writes them."""
+    return "".join(f"{digest}  {name}\n" for digest, name in hashes)
 
 
 def write_json(path: Path, value: Mapping[str, Any]) -> None:

@@ -12,6 +12,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from flax import linen as nn
 from jaxtyping import Array, Float
 
@@ -22,6 +23,7 @@ from soda_jax.types import Bytes, Features, Image, Tree
 
 # name in config.json -> module: `(images in [-1, 1], train) -> (z, features)`, described by its fields
 FAMILIES: dict[str, type[nn.Module]] = {"resnet": ResNet, "vit": ViT}
+Images = jax.Array | np.ndarray  # whatever a user gives: shape and type are checked in words, by check_images
 LARGEST = 1.01  # of float images; a resampling filter may reach a little beyond [-1, 1]
 
 
@@ -40,7 +42,7 @@ class Encoder:
     image_shape: tuple[int, int, int]
     features: tuple[str, ...] = ("z", "pooled")
 
-    def __call__(self, images: Bytes | Image) -> Features:
+    def __call__(self, images: Images) -> Features:
         """(1) of uint8 images `[b, h, w, c]`, or E of float images in [-1, 1]; float32.
 
         Raises ValueError for images of another size, type or range; under jit, where values are not known, not
@@ -86,7 +88,7 @@ def restored(description: Mapping[str, Any]) -> nn.Module:
         ) from error
 
 
-def check_images(images: Any, shape: tuple[int, int, int]) -> None:
+def check_images(images: Images, shape: tuple[int, int, int]) -> None:
     """Raises ValueError unless these are uint8 images, or float images in [-1, 1], of this shape."""
     size = "x".join(map(str, shape))
     if images.ndim != 4 or images.shape[1:] != shape:

@@ -38,10 +38,11 @@ def verify(folder):
     manifest = folder / "MANIFEST.sha256"
     if not manifest.is_file():
         raise ValueError(f"{folder} is no bundle: it has no MANIFEST.sha256")
-    found = [re.fullmatch(r"([0-9a-f]{64})  ([\w.]+)", line) for line in manifest.read_text().splitlines()]
-    if not all(found) or not {match[2] for match in found} >= NEEDED:
+    text = manifest.read_text(errors="replace")
+    found = {name: digest for digest, name in re.findall(r"([0-9a-f]{64})  ([\w.]+)\n", text)}
+    if "".join(f"{found[name]}  {name}\n" for name in found) != text or not found.keys() >= NEEDED:
         raise ValueError(f"{manifest} is damaged: copy the bundle again")
-    for digest, name in (match.groups() for match in found):
+    for name, digest in found.items():
         path = folder / name
         if not path.is_file() or hashlib.sha256(path.read_bytes()).hexdigest() != digest:
             raise ValueError(f"{path} is missing or damaged: copy the bundle again")

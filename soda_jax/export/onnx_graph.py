@@ -104,6 +104,6 @@ def may_stay_small(jaxpr: Jaxpr) -> set[Var]:
     for equation in jaxpr.eqns:
         operands = {atom for atom in equation.invars if isinstance(atom, Var)}
         large = [v for v in operands - broadcast if v.aval.shape == equation.outvars[0].aval.shape]
-        if equation.primitive.name not in BROADCASTING or not large:
+        if equation.primitive.name not in (*BROADCASTING, "select_n") or not large:
             full |= operands
     return broadcast - full

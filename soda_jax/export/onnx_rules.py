@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from jax.extend.core import JaxprEqn
 
-Value = np.ndarray | str  # known already, or the name of a tensor that depends on the images
+Value = np.ndarray | np.generic | str  # known already, or the name of a tensor that depends on the images
 
 # Elementwise: the operands go over as they are.
 BROADCASTING = {"add": "Add", "add_any": "Add", "sub": "Sub", "mul": "Mul", "div": "Div", "max": "Max"}
@@ -165,6 +165,7 @@ RULES |= {
     "conv_general_dilated": convolution,
     "convert_element_type": cast,
     "dot_general": product,
+    "erfc": lambda g, e, x: g.add("Sub", np.float32(1), g.add("Erf", x)),
     "expand_dims": lambda g, e, x: reshape(g, x, out_shape(e)),
     "integer_pow": integer_power,
     "pad": padded,

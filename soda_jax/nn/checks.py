@@ -9,10 +9,9 @@ def check_choice(key: str, value: str | int, legal: Iterable) -> None:
         raise ValueError(f"{key}={value!r} is unknown: take one of {', '.join(map(str, legal))}")
 
 
-def check_patch(shape: tuple[int, ...], patch: int) -> None:
+def check_patch(height: int, width: int, patch: int) -> None:
     """Raise ValueError, naming the keys, unless the patch divides both sides of the image."""
-    if shape[1] % patch or shape[2] % patch:
-        height, width = shape[1:3]
+    if height % patch or width % patch:
         raise ValueError(
             f"data.source_size: {height}x{width} images do not fit model.vit_patch={patch}; "
             f"take a multiple of {patch}"

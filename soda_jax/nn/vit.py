@@ -58,7 +58,7 @@ class ViT(nn.Module):
         self, images: Image, train: bool = False
     ) -> tuple[Float[Array, "b {self.latent_dim}"], Features]:
         check_choice("model.encoder", f"vit_{self.variant}", [f"vit_{name}" for name in SIZES])
-        check_patch(images.shape, self.patch)
+        check_patch(*images.shape[1:3], self.patch)
         size = SIZES[self.variant]
         h = self.tokens(images, size.width)
         features = {"stem": h}
