@@ -8,7 +8,7 @@ import cv2
 import pytest
 
 from data.sources import open_data_set
-from tests import launched, prepared_data, small_run
+from tests import bundles, launched, prepared_data, small_run
 
 
 def kill_twice_then_finish(arguments, signs):
@@ -67,6 +67,22 @@ def test_a_preparation(tmp_path):
     assert len(killed) == len(whole) == 400
     assert all(killed[i] == whole[i] for i in range(400))
     assert [path.name for path in (tmp_path / "killed").iterdir()] == ["folder"]
+
+
+def test_an_embedding(tmp_path):
+    for number in range(400):
+        path = tmp_path / "images" / f"{number:03d}.png"
+        path.parent.mkdir(exist_ok=True)
+        cv2.imwrite(str(path), prepared_data.noise(number % 200, 16, 16, 3))
+    bundle = bundles.written("resnet18")
+
+    def embed(name):
+        where = [f"--source={tmp_path / 'images'}", f"--out={tmp_path / name}", "--batch=4"]
+        return ["-m", "experiments.embed", f"--bundle={bundle}", *where]
+
+    finish(embed("whole.parquet"))
+    kill_twice_then_finish(embed("killed.parquet"), ["64/400 images", "192/400 images"])
+    assert (tmp_path / "killed.parquet").read_bytes() == (tmp_path / "whole.parquet").read_bytes()
 
 
 @pytest.mark.parametrize(

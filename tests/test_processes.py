@@ -9,12 +9,13 @@ from pathlib import Path
 
 import jax
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
-from experiments import probe, sample
+from experiments import embed, probe, sample
 from soda_jax.training import checkpoints
-from tests import batch_dump, launched, prepared_data, small_job, small_run
+from tests import batch_dump, bundles, launched, prepared_data, small_job, small_run
 from tests.steady import BATCH, SAVE, STEADY, STEPS, assert_close, command, final_state
 
 
@@ -144,3 +145,18 @@ def test_two_processes_draw_what_one_draws(model, tmp_path):
     for kind in sample.KINDS:
         found, expected = (np.asarray(Image.open(x / f"samples/4_{kind}.png"), int) for x in (run, alone))
         assert np.abs(found - expected).max() <= 1, kind  # of 255, by rounding
+
+
+def test_two_processes_embed_what_one_embeds(tmp_path):
+    bundle, name = bundles.written("resnet18"), small_run.dataset()
+    arguments = [f"--bundle={bundle}", f"--source=tfds:{name}", f"--data_dir={prepared_data.data_dir()}"]
+    output = launched.run(
+        ["-m", "experiments.embed", *arguments, f"--out={tmp_path / 'two.parquet'}", "--batch=4"], processes=2
+    )
+    assert output.count("wrote ") == 1
+    assert embed.main([*arguments, f"--out={tmp_path / 'one.parquet'}", "--batch=4"]) == 0
+    two, one = (pq.read_table(tmp_path / f"{count}.parquet") for count in ("two", "one"))
+    assert two.column("id").equals(one.column("id")) and two.schema.equals(one.schema, check_metadata=True)
+    for feature in ("z", "pooled"):
+        found, expected = (np.stack(table.column(feature).to_numpy()) for table in (two, one))
+        np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-5)
