@@ -1,4 +1,4 @@
-"""PyTorch twins of the networks and of SODA's loss, written from the papers; for tests alone.
+"""PyTorch twins of the networks and of SODA's loss, written from the papers; for tests alone. ResNets: `torch_encoder`.
 
 Their modules bear the names of the Flax modules, so that one rule carries weights and gradients across:
 "a/b/kernel" becomes "a.b.weight" with its axes in PyTorch's order. Images are NCHW here.
@@ -12,8 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-LEAVES = {"kernel": "weight", "scale": "weight", "bias": "bias", "mean": "running_mean", "var": "running_var"}
-AXES = {4: (3, 2, 0, 1), 2: (1, 0), 1: (0,)}  # [h, w, in, out] -> [out, in, h, w]; [in, out] -> [out, in]
+from soda_jax.export import torch_encoder
 
 
 def carried(tree):
@@ -21,8 +20,10 @@ def carried(tree):
     named = {}
     for path, leaf in jax.tree.leaves_with_path(tree):
         *modules, last = (entry.key for entry in path)
-        array = np.array(leaf).transpose(AXES[leaf.ndim])
-        named[".".join([*modules, LEAVES[last]])] = torch.from_numpy(np.ascontiguousarray(array))
+        array = np.array(leaf).transpose(torch_encoder.AXES[leaf.ndim])
+        named[".".join([*modules, torch_encoder.LEAVES[last]])] = torch.from_numpy(
+            np.ascontiguousarray(array)
+        )
     return named
 
 
@@ -37,51 +38,15 @@ def images(array):
     return torch.from_numpy(np.array(array).transpose(0, 3, 1, 2).copy())
 
 
-class NormalisedConv(nn.Module):
-    def __init__(self, before, features, kernel, stride=1):
-        super().__init__()
-        self.conv = nn.Conv2d(before, features, kernel, stride, padding=kernel // 2, bias=False)
-        self.norm = nn.BatchNorm2d(features, eps=1e-5, momentum=0.1)
-
-    def forward(self, x):
-        return self.norm(self.conv(x))
-
-
-class BasicBlock(nn.Module):
-    def __init__(self, before, features, stride):
-        super().__init__()
-        self.conv0 = NormalisedConv(before, features, 3, stride)
-        self.conv1 = NormalisedConv(features, features, 3)
-        if stride > 1 or before != features:
-            self.shortcut = NormalisedConv(before, features, 1, stride)
-
-    def forward(self, x):
-        h = self.conv1(F.relu(self.conv0(x)))
-        return F.relu(h + (self.shortcut(x) if hasattr(self, "shortcut") else x))
-
-
-class ResNet18(nn.Module):
-    """With the stem of large images (7x7, stride 2, max-pool) or of small ones (3x3)."""
+class ResNet18(torch_encoder.ResNet):
+    """With the stem of large images (7x7, stride 2, max-pool) or of small ones (3x3); z alone."""
 
     def __init__(self, channels, latent_dim, width, small):
-        super().__init__()
-        self.small = small
-        self.stem = NormalisedConv(channels, width, 3) if small else NormalisedConv(channels, width, 7, 2)
-        before = width
-        for stage in range(4):
-            features = width * 2**stage
-            self.add_module(f"stage{stage + 1}_block1", BasicBlock(before, features, 2 if stage else 1))
-            self.add_module(f"stage{stage + 1}_block2", BasicBlock(features, features, 1))
-            before = features
-        self.head = nn.Linear(before, latent_dim)
+        stem = "small" if small else "imagenet"
+        super().__init__(channels, depth=18, latent_dim=latent_dim, width=width, stem=stem)
 
     def forward(self, x):
-        h = F.relu(self.stem(x))
-        h = h if self.small else F.max_pool2d(h, 3, 2, 1)
-        for stage in range(4):
-            h = getattr(self, f"stage{stage + 1}_block1")(h)
-            h = getattr(self, f"stage{stage + 1}_block2")(h)
-        return self.head(h.mean((2, 3)))
+        return super().forward(x)["z"]
 
 
 class TimeEmbedding(nn.Module):

@@ -103,10 +103,6 @@ class NormalisedConv(nn.Module):
     def forward(self, x):
         return self.norm(self.conv(x))
 
-    def _load_from_state_dict(self, state, prefix, *rest):
-        state[f"{prefix}norm.num_batches_tracked"] = torch.tensor(0)  # PyTorch's own count, with no Flax twin
-        super()._load_from_state_dict(state, prefix, *rest)
-
 
 class Block(nn.Module):
     """relu(x + f(x)); the stride is on the 3x3 convolution."""
