@@ -75,6 +75,7 @@ SLOW = {
     "ahead",
     "compile_tpu",
     "crash",
+    "fashion_head",
     "killed_jobs",
     "processes",
     "resume_random",
