@@ -38,7 +38,9 @@ def exported(workdir, tmp_path_factory):
 
 def test_the_bundle_holds_the_averaged_encoder(workdir, exported):
     run = open_run(workdir, 4)
-    assert sorted(path.name for path in exported.iterdir()) == sorted([*bundle.FILES, bundle.MANIFEST])
+    assert sorted(path.name for path in exported.iterdir()) == sorted(
+        [*bundle.FILES, bundle.MANIFEST, "orbax"]
+    )
     images = jnp.asarray(bundles.images((16, 16, 3), 5))
     expected = run.method.encode(run.ema_variables(), images)
     found = load(exported)(images)

@@ -1,6 +1,7 @@
 """Bundles: one folder that holds a frozen encoder for any stack.
 
     params.safetensors     the weights, by their names and axes in Flax ("params/stem/conv/kernel": [h, w, in, out])
+    orbax/                 the same as an orbax checkpoint, nested as Flax has them
     config.json            which network it is, its features, and how it was trained
     preprocessing.json     what images it takes
     encoder.stablehlo      the program for JAX, encoder.onnx the one for everything else
@@ -24,10 +25,12 @@ import jax
 import ml_dtypes
 import numpy as np
 import safetensors.flax
+from flax.traverse_util import unflatten_dict
 from jaxtyping import UInt8
+from orbax.checkpoint import v1 as ocp
 
 from soda_jax.export import program
-from soda_jax.export.encoders import Encoder, Images, describe, restored
+from soda_jax.export.encoders import Encoder, Images, check_images, describe, restored
 from soda_jax.export.onnx_graph import to_onnx
 from soda_jax.types import Features, Tree
 
@@ -95,6 +98,7 @@ def fill(folder: Path, encoder: Encoder, words: Mapping[str, Mapping[str, Any]],
     config = {"format": FORMAT, **described(encoder, dtype), **words["about"]}
     config["encoder_sha256"] = sha256(folder / "params.safetensors")
     write_json(folder / "config.json", config)
+    ocp.save(folder / "orbax", unflatten_dict(jax.device_get(tensors), sep="/"))
     write_json(folder / "preprocessing.json", {**input_of(encoder.image_shape), **words["preprocessing"]})
     (folder / "encoder.stablehlo").write_bytes(program.stablehlo(encoder, tensors))
     (folder / "encoder.onnx").write_bytes(to_onnx(encoder, tensors))
@@ -107,7 +111,8 @@ def fill(folder: Path, encoder: Encoder, words: Mapping[str, Mapping[str, Any]],
 
 def seal(folder: Path) -> None:
     """Writes the manifest."""
-    hashes = [(sha256(folder / name), name) for name in FILES]
+    names = sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file())
+    hashes = [(sha256(folder / name), name) for name in names if name != MANIFEST]
     (folder / MANIFEST).write_text(manifest_text(hashes))
 
 
@@ -127,10 +132,19 @@ def load(folder: str | Path) -> Encoder:
 def load_program(folder: str | Path) -> Callable[[Images], Features]:
     """The StableHLO program of a bundle with its weights, for uint8 images `[b, h, w, c]`. Raises as `load`."""
     folder = Path(folder)
-    opened(folder)
+    shape = tuple(opened(folder)["image_shape"])
     tensors = safetensors.flax.load_file(folder / "params.safetensors")
     exported = jax.export.deserialize(bytearray((folder / "encoder.stablehlo").read_bytes()))
-    return lambda images: exported.call(tensors, images)
+
+    def encode(images: Images) -> Features:
+        check_images(images, shape)
+        if images.dtype != np.uint8:
+            raise ValueError(
+                f"this program takes uint8 images in 0..255, found {images.dtype}: use load() for floats"
+            )
+        return exported.call(tensors, images)
+
+    return encode
 
 
 def opened(folder: Path) -> dict[str, Any]:
@@ -150,8 +164,8 @@ def verify(folder: Path) -> None:
     if not manifest.is_file():
         raise BundleError(f"{folder} is no bundle, it has no {MANIFEST}: make one with experiments.export")
     text = manifest.read_text(errors="replace")
-    found = re.findall(r"([0-9a-f]{64})  ([\w.]+)\n", text)
-    if manifest_text(found) != text or [name for _, name in found] != list(FILES):
+    found = re.findall(r"([0-9a-f]{64})  ([\w./]+)\n", text)
+    if manifest_text(found) != text or not {name for _, name in found} >= {*FILES}:
         raise BundleError(f"{manifest} is damaged: export, or copy, the bundle again")
     for digest, name in found:
         if not (folder / name).is_file():

@@ -37,7 +37,7 @@ def verify(folder):
     if not manifest.is_file():
         raise ValueError(f"{folder} is no bundle: it has no MANIFEST.sha256")
     text = manifest.read_text(errors="replace")
-    found = {name: digest for digest, name in re.findall(r"([0-9a-f]{64})  ([\w.]+)\n", text)}
+    found = {name: digest for digest, name in re.findall(r"([0-9a-f]{64})  ([\w./]+)\n", text)}
     if "".join(f"{found[name]}  {name}\n" for name in found) != text or not found.keys() >= NEEDED:
         raise ValueError(f"{manifest} is damaged: copy the bundle again")
     for name, digest in found.items():
