@@ -55,11 +55,14 @@ FUNCTIONS = {
     "a constant grid": lambda x: x + jnp.sin(jnp.arange(24.0)).reshape(1, *SIDE),
     "a constant for each image": lambda x: jnp.concatenate([x, jnp.ones((x.shape[0], 1, 6))], axis=1),
     "sum of two broadcast arrays": lambda x: x.sum(1, keepdims=True) + x.sum(2, keepdims=True),
+    "a broadcast array that is summed": lambda x: (
+        jnp.broadcast_to(x.sum(1, keepdims=True), x.shape) * 2.0
+    ).sum(1),
     "convolution": lambda x: jax.lax.conv_general_dilated(
         x[..., None],
         W.reshape(3, 2, 1, 5),
         (2, 1),
-        [(1, 0), (0, 1)],
+        [(1, 0), (2, 1)],
         dimension_numbers=("NHWC", "HWIO", "NHWC"),
     ),
     "checkpointed": lambda x: jax.checkpoint(jnp.sin)(x),
