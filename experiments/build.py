@@ -16,7 +16,7 @@ from data.views import Views
 from soda_jax.diffusion.samplers import Sampler, times
 from soda_jax.diffusion.schedules import Schedule
 from soda_jax.methods.base import BatchSpec, Method
-from soda_jax.methods.soda import SODA, keep_all_but
+from soda_jax.methods.soda import SODA, Guidance, keep_all_but
 from soda_jax.nn.rays import CAMERAS, Rays
 from soda_jax.nn.rays import Kind as RayKind
 from soda_jax.nn.resnet import STAGES, ResNet, check_choice
@@ -94,12 +94,19 @@ def schedule(config: ConfigDict) -> Schedule:
 def sampler(config: ConfigDict) -> Sampler:
     """How pictures are made."""
     c = config.samples
-    return Sampler(kind=c.sampler, steps=c.steps, eta=c.eta, clip_x0=c.clip_x0)
+    names = ("steps", "eta", "churn", "churn_noise", "churn_range", "clip_x0")
+    return Sampler(kind=c.sampler, **{name: c[name] for name in names})
 
 
-def guide_sections(config: ConfigDict) -> tuple[int, ...] | None:
-    """The sections that guidance strengthens, as `SODA.generate` takes them; None: all."""
-    return tuple(config.samples.guide_sections) or None
+def guidance(config: ConfigDict) -> Guidance:
+    """How z is strengthened in pictures."""
+    c = config.samples
+    return Guidance(
+        weight=float(c.guidance),
+        sections=tuple(c.guide_sections) or None,
+        interval=c.guidance_interval,
+        rescale=c.guidance_rescale,
+    )
 
 
 def check_hooks(config: ConfigDict, method: SODA) -> None:
@@ -116,7 +123,7 @@ def check_hooks(config: ConfigDict, method: SODA) -> None:
             f"monitor.batch must be 2 or more, to exchange latents, found {config.monitor.batch}"
         )
     times(schedule(config), sampler(config).steps)
-    keep_all_but(method.sections, guide_sections(config))
+    keep_all_but(method.sections, guidance(config).sections)
 
 
 def optimizer(config: ConfigDict) -> optax.GradientTransformation:

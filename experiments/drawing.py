@@ -77,12 +77,12 @@ def generator(
 ) -> Callable:
     """(variables, {"z" [b, s, d], "noise" [b], cameras}) -> uint8 [b, h, w, c], compiled."""
     sampler, root = build.sampler(config), jax.random.key(seed)
-    guidance = {"guidance": config.samples.guidance, "guide_sections": build.guide_sections(config)}
+    guidance = build.guidance(config)
 
     def generate(variables, rows: Batch):
         noise = jax.vmap(lambda i: jax.random.normal(jax.random.fold_in(root, i), shape))(rows["noise"])
         fresh = jax.random.fold_in(root, 2**31 - 1)  # no noise has this number
-        rest = {**guidance, "noise": noise, "cameras": rows, "on_step": on_step}
+        rest = {"guidance": guidance, "noise": noise, "cameras": rows, "on_step": on_step}
         return to_uint8(method.generate(variables, rows["z"], sampler, fresh, shape, **rest))
 
     return jax.jit(generate, out_shardings=replicated(mesh))

@@ -87,12 +87,12 @@ def sampling(job: Job) -> Callable[[TrainState, int], None]:
 def generator(job: Job, shape: tuple[int, ...]) -> Callable:
     """(variables, batch) -> uint8 images of the sources' latents, whole on every device."""
     method, sampler, key = job.method, build.sampler(job.config), stream(job.config, SAMPLES)
-    guidance = {"guidance": job.config.samples.guidance, "guide_sections": build.guide_sections(job.config)}
+    guidance = build.guidance(job.config)
 
     def generate(variables, batch: Batch):
         variables = gather(variables, ema_variables(job.shardings))
         z = method.latent(variables, batch["source"])
-        images = method.generate(variables, z, sampler, key, shape, **guidance, cameras=batch)
+        images = method.generate(variables, z, sampler, key, shape, guidance=guidance, cameras=batch)
         return to_uint8(images)
 
     return jax.jit(generate, out_shardings=replicated(job.mesh))

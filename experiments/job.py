@@ -141,7 +141,7 @@ def batches(job: Job, first: int) -> Batches:
 
 def check_same(job: Job, step: int, saved: Mapping[str, Any]) -> None:
     """Raise ValueError, with the differences, if a checkpoint was made with another config or other data."""
-    changed = runs.forbidden_differences(saved["config"], runs.plain(job.config))
+    changed = runs.forbidden_differences(runs.completed(saved["config"]), runs.plain(job.config))
     if saved["data"] != job.dataset.manifest:
         changed.append(f"files of data set {job.dataset.name}: {saved['data']} -> {job.dataset.manifest}")
     if changed and not job.config.train.allow_config_change:

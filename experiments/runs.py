@@ -16,6 +16,7 @@ from ml_collections import ConfigDict
 
 from data.sources import DataSet
 from experiments import build
+from experiments.configs import default
 from soda_jax.methods.base import BatchSpec, Method
 from soda_jax.training import checkpoints
 from soda_jax.types import Tree
@@ -184,8 +185,19 @@ def plain(config: ConfigDict) -> dict[str, Any]:
 
 
 def restored(plain_config: Mapping[str, Any]) -> ConfigDict:
-    """The config of a JSON record: lists become the tuples they were."""
-    return ConfigDict(_tuples(plain_config)).lock()
+    """The config of a JSON record, completed; lists become the tuples they were."""
+    return ConfigDict(_tuples(completed(plain_config))).lock()
+
+
+def completed(plain_config: Mapping[str, Any]) -> dict[str, Any]:
+    """With the defaults of keys that did not exist yet when it was written: each does what was done before it."""
+    return _over(plain(default.get_config()), plain_config)
+
+
+def _over(defaults: Any, values: Any) -> Any:
+    if not (isinstance(defaults, Mapping) and isinstance(values, Mapping)):
+        return values
+    return {**defaults, **{name: _over(defaults.get(name), value) for name, value in values.items()}}
 
 
 def flat(config: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:

@@ -16,6 +16,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from ml_collections import ConfigDict
 
 from data.sources import Source
 from data.views import Views
@@ -86,15 +87,24 @@ def description(run: Run, count: int, seed: int, weights: str) -> str:
     """How the pictures were made; it is kept in the files, and tells whether they must be made again."""
     s = run.config.samples
     noise = f", eta {s.eta}" if s.sampler == "ddim" and s.eta else ""
-    guided = f" by sections {list(s.guide_sections)}" if s.guide_sections else ""
-    guidance = f", guidance {s.guidance}{guided}" if s.guidance else ""
+    noise = f", churn {s.churn} x {s.churn_noise} in {list(s.churn_range)}" if s.churn else noise
     which = {"test": "test images, never trained on", "train": "images that were trained on"}
-    sampler = f"{s.sampler.upper()} in {s.steps} steps{noise}{guidance}"
+    sampler = f"{s.sampler.upper()} in {s.steps} steps{noise}{guidance_words(s)}"
     images = f"{count} {which[split_of(run.data_info['sizes'])]}"
     told = "told the camera of the view that it paints" if run.method.rays else "not told which view to paint"
     return (
         f"Step {run.step} (weights {weights[:8]}), {images}, seed {seed}, {sampler}; the denoiser is {told}."
     )
+
+
+def guidance_words(samples: ConfigDict) -> str:
+    """How z was strengthened."""
+    if not samples.guidance:
+        return ""
+    words = f", guidance {samples.guidance}"
+    words += f" by sections {list(samples.guide_sections)}" if samples.guide_sections else ""
+    words += f" for t in {list(samples.guidance_interval)}" if samples.guidance_interval != (0.0, 1.0) else ""
+    return words + (f", rescaled by {samples.guidance_rescale}" if samples.guidance_rescale else "")
 
 
 def pictures(run: Run, variables: Tree, count: int, seed: int) -> dict[str, list[tuple[str, Any]]]:

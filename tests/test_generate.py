@@ -7,7 +7,7 @@ import pytest
 
 from soda_jax.diffusion.process import convert
 from soda_jax.diffusion.samplers import Sampler
-from soda_jax.methods.soda import drop, keep_all_but
+from soda_jax.methods.soda import Guidance, drop, keep_all_but
 from soda_jax.nn.rays import Rays
 from tests import tiny
 
@@ -23,12 +23,12 @@ def generate(sampler=ONE_STEP, method=METHOD, **options):
 
 @pytest.mark.parametrize("sections", [None, (1,)])
 def test_guidance_of_weight_zero_is_the_conditional_sample(sections):
-    np.testing.assert_array_equal(generate(), generate(guidance=0.0, guide_sections=sections))
+    np.testing.assert_array_equal(generate(), generate(guidance=Guidance(sections=sections)))
 
 
 def test_guidance_that_drops_nothing_changes_nothing():
     np.testing.assert_allclose(
-        generate(), generate(guidance=3.0, guide_sections=()), rtol=1e-5, atol=1e-4
+        generate(), generate(guidance=Guidance(weight=3.0, sections=())), rtol=1e-5, atol=1e-4
     )  # x0 at t = 1 is eps over alpha, which is 1/285 there
 
 
@@ -43,7 +43,7 @@ def test_guidance_drops_the_chosen_sections_only(sections):
     with_z, without_z = (METHOD.denoise(variables, noise, t, jnp.asarray(z)) for z in (Z, without))
     eps = (1 + weight) * with_z - weight * without_z
     alpha, sigma = METHOD.schedule.alpha(t)[0], METHOD.schedule.sigma(t)[0]
-    found = generate(guidance=weight, guide_sections=sections, noise=noise)
+    found = generate(guidance=Guidance(weight=weight, sections=sections), noise=noise)
     np.testing.assert_allclose(alpha * found, noise - sigma * eps, atol=1e-4)
     assert jnp.abs(found - generate(noise=noise)).max() > 1e-3
 
@@ -78,7 +78,7 @@ def test_sections_to_drop_are_named_by_their_numbers():
     assert not keep_all_but(3, None).any() and keep_all_but(3, ()).all()
     np.testing.assert_array_equal(drop(Z, keep_all_but(3, (2,))[None])[:, 2], 0.0)
     with pytest.raises(ValueError, match=r"guide_sections must lie in 0..2, found \[3\]"):
-        generate(guide_sections=(1, 3))
+        generate(guidance=Guidance(sections=(1, 3)))
 
 
 def test_a_posed_method_draws_the_view_that_the_cameras_ask_for():
@@ -98,3 +98,32 @@ def test_a_posed_method_draws_the_view_that_the_cameras_ask_for():
     assert jnp.abs(drawn(other) - drawn(cameras)).max() > 0.05
     with pytest.raises(ValueError, match=r"model\.rays.*no source_camera"):
         drawn(None)
+
+
+def test_guidance_inside_an_interval_of_t_only():
+    """Two steps, t = 1 and t = 0.5: an interval around one of them, around both, around none."""
+    sampler = Sampler(steps=2, clip_x0=False)
+
+    def led(*interval):
+        return np.asarray(generate(sampler, guidance=Guidance(weight=2.0, interval=interval)))
+
+    none, both = (np.asarray(generate(sampler, guidance=weight)) for weight in (0.0, 2.0))
+    np.testing.assert_allclose(led(0.0, 1.0), both, rtol=1e-5, atol=1e-4)
+    np.testing.assert_allclose(led(0.6, 0.9), none, rtol=1e-5, atol=1e-4)
+    early, late = led(0.75, 1.0), led(0.25, 0.75)
+    for found in (early, late):
+        assert np.abs(found - none).max() > 1e-3 and np.abs(found - both).max() > 1e-3
+    assert np.abs(early - late).max() > 1e-3
+
+
+def test_guidance_that_is_rescaled_reaches_the_images():
+    plain, rescaled = (generate(guidance=Guidance(weight=2.0, rescale=share)) for share in (0.0, 0.7))
+    assert jnp.abs(plain - rescaled).max() > 1e-3
+
+
+def test_wrong_guidance_names_its_key():
+    for interval in ((0.5, 0.5), (-0.1, 1.0), (0.0, 1.1)):
+        with pytest.raises(ValueError, match=r"samples\.guidance_interval must be"):
+            Guidance(interval=interval)
+    with pytest.raises(ValueError, match=r"samples\.guidance_rescale must be 0 to 1, found 2\.0"):
+        Guidance(rescale=2.0)

@@ -117,3 +117,16 @@ def test_a_config_json_that_cannot_be_used_is_named(tmp_path, text, words):
 def test_other_weights_have_another_fingerprint():
     one, two = ({"a": np.ones(3), "b": np.full(2, x)} for x in (0.0, 1.0))
     assert runs.fingerprint(one) == runs.fingerprint(dict(one)) != runs.fingerprint(two)
+
+
+def test_a_config_of_before_a_key_existed_gets_its_default(workdir):
+    saved = runs.plain(small_run.config("hues"))
+    del saved["samples"]["guidance_interval"], saved["model"]["rays"]
+    again = runs.restored(saved)
+    assert again.to_dict() == small_run.config("hues").to_dict()
+    assert runs.completed(saved) == runs.plain(again)
+    saved["model"]["latent_dim"] = 12
+    assert runs.restored(saved).model.latent_dim == 12
+    assert runs.forbidden_differences(runs.completed(saved), runs.plain(again)) == [
+        "model.latent_dim: 12 -> 6"
+    ]

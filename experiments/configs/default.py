@@ -134,11 +134,18 @@ def samples() -> ConfigDict:
     samples = ConfigDict()
     samples.every_images = 400_000  # and at the end; 0: never
     samples.count = 8  # rows
-    samples.sampler = "ddim"  # ddim | ddpm
-    samples.steps = 50  # calls of the denoiser (twice as many with guidance)
+    samples.sampler = "ddim"  # ddim | ddpm | heun | dpm++2m
+    samples.steps = 50  # calls of the denoiser (heun: twice as many; with guidance twice as many again)
     samples.eta = 0.0  # fresh noise of ddim: 0 none .. 1 as ddpm
+    samples.churn = (
+        0.0  # S_churn of heun: fresh noise, 0 none; S_noise, and the range of sigma / alpha, follow
+    )
+    samples.churn_noise = 1.0
+    samples.churn_range = (0.0, 1e9)
     samples.guidance = 0.0  # w of classifier-free guidance
     samples.guide_sections = ()  # the sections of z that guidance strengthens; (): all
+    samples.guidance_interval = (0.0, 1.0)  # of t: outside of it z is not strengthened
+    samples.guidance_rescale = 0.0  # 0..1: how far the deviation of a guided prediction is put back
     samples.clip_x0 = True  # keep the estimates of the image in [-1, 1]
     return samples
 

@@ -1,4 +1,5 @@
-"""From noise to images: DDIM(eta) (arXiv 2010.02502) and ancestral DDPM (arXiv 2006.11239) in one update.
+"""From noise to images, along a grid of times from 1 to 0: DDPM (arXiv 2006.11239), DDIM(eta) (2010.02502), Heun with
+churn (2206.00364) and DPM-Solver++(2M) (2211.01095), on any schedule.
 
 From time t to s < t, given the denoiser's eps, and fresh noise n ~ N(0, I):
 
@@ -8,41 +9,56 @@ From time t to s < t, given the denoiser's eps, and fresh noise n ~ N(0, I):
     xs  = alpha_s x0 + sigma_s (sqrt(1 - eta^2 + eta^2 r) eps + eta sqrt(1 - r) n)                      (4)
 
 sigma_s^2 (1 - r) is the variance of q(xs | xt, x0), so eta = 1 is DDPM's ancestral step, also when steps are
-skipped, and eta = 0 draws nothing. Classifier-free guidance with weight w (arXiv 2207.12598):
+skipped, and eta = 0 draws nothing. Both are of first order; the others are of second:
 
-    eps = (1 + w) eps_with - w eps_without                                                              (5)
+    Heun   u = sigma / alpha,  xs / alpha_s = xt / alpha_t + (u_s - u_t) (eps(xt, t) + eps(xs', s)) / 2,  xs' by (4) (5)
+           first, with churn: up to u = u_t (1 + gamma) by noise of deviation S_noise sqrt(u^2 - u_t^2),
+           gamma = min(S_churn / steps, sqrt 2 - 1) where u_t lies in the range, else 0                   (6)
+    2M     xs = sigma_s / sigma_t xt + alpha_s (1 - e^-h) ((1 + c) x0(t) - c x0(the step before)),
+           h = (logsnr_s - logsnr_t) / 2,  c = h / (2 h of the step before)                               (7)
+
+Heun's correction is left out where u is (nearly) without bounds: in the step from t = 1, and, as the others do, in the
+one to 0; 2M takes c = 0 in the first and the last. What is left then is (4) with eta = 0.
 """
 
 import dataclasses
+import math
 import typing
 from collections.abc import Callable
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, Key
+from jaxtyping import Array, Float, Int, Key
 
 from soda_jax.diffusion.process import PerExample, convert
 from soda_jax.diffusion.schedules import Schedule, alpha_of, sigma_of
 from soda_jax.types import Image
 
-Kind = Literal["ddpm", "ddim"]
+Kind = Literal["ddpm", "ddim", "heun", "dpm++2m"]
 Denoise = Callable[[Image, PerExample], Image]  # (xt, t) -> eps, already guided
 OnStep = Callable[[int], None]
+Number = Float[Array, ""]
+LARGEST_GAMMA = math.sqrt(2) - 1  # of (6)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Sampler:
     """How to walk from noise to an image.
 
-    `steps` network calls; `eta` in [0, 1] is how much fresh noise DDIM draws (DDPM: always 1); `clip_x0`
-    keeps each estimate of the image within [-1, 1]. Raises ValueError outside these.
+    `steps` of the walk, one network call each (Heun: two, but for the first and the last); `eta` in [0, 1] is how
+    much fresh noise DDIM draws (DDPM: always 1); `churn`, `churn_noise` and `churn_range` are S_churn, S_noise and the
+    range of u in (6), for Heun; `clip_x0` keeps each estimate of the image within [-1, 1]. Raises ValueError outside
+    these.
     """
 
     kind: str = "ddim"  # a Kind; checked below, where the error can say which config key to change
     steps: int = 50
     eta: float = 0.0
+    churn: float = 0.0
+    churn_noise: float = 1.0
+    churn_range: tuple[float, float] = (0.0, math.inf)
     clip_x0: bool = True
 
     def __post_init__(self):
@@ -52,11 +68,23 @@ class Sampler:
             raise ValueError(f"samples.steps: expected 1 or more, found {self.steps}")
         if not 0 <= self.eta <= 1:
             raise ValueError(f"samples.eta: expected 0 to 1, found {self.eta}")
+        if self.churn and self.kind != "heun":
+            raise ValueError(f"samples.churn={self.churn} is for samples.sampler='heun', found {self.kind!r}")
+        if not (self.churn >= 0 and self.churn_noise > 0 and 0 <= self.churn_range[0] < self.churn_range[1]):
+            raise ValueError(
+                "samples.churn must be 0 or more, churn_noise above 0 and churn_range (low, high) with 0 <= low < high"
+                f", found {self.churn}, {self.churn_noise}, {self.churn_range}"
+            )
 
     @property
     def noise_share(self) -> float:
         """The eta of (4)."""
-        return 1.0 if self.kind == "ddpm" else self.eta
+        return {"ddpm": 1.0, "ddim": self.eta}.get(self.kind, 0.0)
+
+    @property
+    def calls(self) -> int:
+        """How often the network is called."""
+        return self.steps + max(self.steps - 2, 0) if self.kind == "heun" else self.steps
 
 
 def times(schedule: Schedule, steps: int) -> Float[Array, " n"]:
@@ -76,9 +104,19 @@ def times(schedule: Schedule, steps: int) -> Float[Array, " n"]:
     return jnp.asarray(grid, jnp.float32)
 
 
-def guided(eps_with: Image, eps_without: Image, weight: float) -> Image:
-    """Classifier-free guidance (5); weight 0 is none, -1 is the unconditional prediction."""
-    return (1 + weight) * eps_with - weight * eps_without
+def guided(eps_with: Image, eps_without: Image, weight: float | PerExample, rescale: float = 0.0) -> Image:
+    """Classifier-free guidance (arXiv 2207.12598), then its deviation moved towards that of `eps_with` (2305.08891):
+
+        eps = (1 + w) eps_with - w eps_without,    eps (1 - rescale + rescale std(eps_with) / std(eps))
+
+    weight: w, of all or of each example; 0 is none, -1 the unconditional prediction. rescale: 0, none, to 1.
+    """
+    weight = jnp.expand_dims(weight, (1, 2, 3)) if jnp.ndim(weight) else weight
+    eps = (1 + weight) * eps_with - weight * eps_without
+    if not rescale:
+        return eps
+    deviations = (x.std((1, 2, 3), keepdims=True) for x in (eps_with, eps))
+    return eps * (1 - rescale + rescale * next(deviations) / jnp.maximum(next(deviations), 1e-8))
 
 
 def sample(
@@ -94,22 +132,100 @@ def sample(
     Args:
         denoise: (xt, t [b]) -> eps, already guided.
         noise: standard normal, of the shape of the images: x at t = 1.
-        key: for the fresh noise of (4); step i draws from fold_in(key, i), whatever the devices.
+        key: for fresh noise; step i draws from fold_in(key, i), whatever the devices.
         on_step: called on the host with the step's number, 0 to steps - 1, as steps are made (in any order).
 
     Returns x0, within [-1, 1] where the sampler clips.
     """
-    grid = times(schedule, sampler.steps)
+    return walk(denoise, schedule, sampler, noise, key, times(schedule, sampler.steps), on_step)
 
-    def body(xt: Image, step):
-        index, t, s = step
-        eps = denoise(xt, jnp.full(xt.shape[:1], t))
-        fresh = _fresh_noise(sampler, jax.random.fold_in(key, index), xt)
+
+class State(NamedTuple):
+    """What a step takes and leaves: xt, and of the step before its estimate x0 and its h of (7), 0 if none."""
+
+    xt: Image
+    x0: Image
+    h: Number
+
+
+class Step(NamedTuple):
+    """One step of a walk: its number, from time t to time s, and its key."""
+
+    index: Int[Array, ""]
+    t: Number
+    s: Number
+    key: Key[Array, ""]
+
+
+def walk(
+    denoise: Denoise,
+    schedule: Schedule,
+    sampler: Sampler,
+    xt: Image,
+    key: Key[Array, ""],
+    grid: Float[Array, " n"],
+    on_step: OnStep | None = None,
+) -> Image:
+    """`sample` along any falling grid of times: xt at the first of them becomes x at the last."""
+    advance = {"heun": heun_step, "dpm++2m": multistep}.get(sampler.kind, one_step)
+
+    def body(state: State, place: tuple) -> tuple[State, None]:
+        index, t, s = place
         if on_step is not None:
             jax.debug.callback(lambda done: on_step(int(done)), index)
-        return update(sampler, xt, eps, fresh, schedule.logsnr(t), schedule.logsnr(s)), None
+        step = Step(index, t, s, jax.random.fold_in(key, index))
+        return advance(denoise, schedule, sampler, state, step), None
 
-    return jax.lax.scan(body, noise, (jnp.arange(sampler.steps), grid[:-1], grid[1:]))[0]
+    state = State(xt, jnp.zeros_like(xt), jnp.zeros(()))
+    return jax.lax.scan(body, state, (jnp.arange(len(grid) - 1), grid[:-1], grid[1:]))[0].xt
+
+
+def one_step(denoise: Denoise, schedule: Schedule, sampler: Sampler, state: State, step: Step) -> State:
+    """DDPM and DDIM: (1) to (4)."""
+    eps = denoise(state.xt, jnp.full(state.xt.shape[:1], step.t))
+    fresh = _fresh_noise(sampler, step.key, state.xt)
+    logsnrs = schedule.logsnr(step.t), schedule.logsnr(step.s)
+    return state._replace(xt=update(sampler, state.xt, eps, fresh, *logsnrs))
+
+
+def heun_step(denoise: Denoise, schedule: Schedule, sampler: Sampler, state: State, step: Step) -> State:
+    """(5), after (6)."""
+    xt, t = churned(schedule, sampler, state.xt, step) if sampler.churn else (state.xt, step.t)
+    logsnr_t, logsnr_s = schedule.logsnr(t), schedule.logsnr(step.s)
+    _, eps = _estimates(sampler, xt, denoise(xt, jnp.full(xt.shape[:1], t)), logsnr_t)
+    xs = update(sampler, xt, eps, None, logsnr_t, logsnr_s)
+
+    def corrected(xs: Image) -> Image:
+        _, after = _estimates(sampler, xs, denoise(xs, jnp.full(xs.shape[:1], step.s)), logsnr_s)
+        change = jnp.exp(-logsnr_s / 2) - jnp.exp(-logsnr_t / 2)
+        return alpha_of(logsnr_s) * (xt / alpha_of(logsnr_t) + change * (eps + after) / 2)
+
+    bounded = (step.t < 1) & (step.s > 0)
+    return state._replace(xt=jax.lax.cond(bounded, corrected, lambda xs: xs, xs))
+
+
+def churned(schedule: Schedule, sampler: Sampler, xt: Image, step: Step) -> tuple[Image, Number]:
+    """(6): xt with more noise, and its time. On a schedule of T steps up to the next of its times."""
+    u = jnp.exp(-schedule.logsnr(step.t) / 2)
+    low, high = sampler.churn_range
+    gamma = jnp.where((u >= low) & (u <= high), min(sampler.churn / sampler.steps, LARGEST_GAMMA), 0.0)
+    t = jnp.where((gamma > 0) & (step.t < 1), schedule.time_of(-2 * jnp.log(u * (1 + gamma))), step.t)
+    more = jnp.maximum(jnp.exp(-schedule.logsnr(t)) - jnp.exp(-schedule.logsnr(step.t)), 0.0)
+    fresh = sampler.churn_noise * jnp.sqrt(more) * jax.random.normal(step.key, xt.shape, xt.dtype)
+    return schedule.alpha(t) * (xt / schedule.alpha(step.t) + fresh), t
+
+
+def multistep(denoise: Denoise, schedule: Schedule, sampler: Sampler, state: State, step: Step) -> State:
+    """(7)"""
+    xt = state.xt
+    logsnr_t, logsnr_s = schedule.logsnr(step.t), schedule.logsnr(step.s)
+    x0, _ = _estimates(sampler, xt, denoise(xt, jnp.full(xt.shape[:1], step.t)), logsnr_t)
+    h = (logsnr_s - logsnr_t) / 2
+    alone = (step.index == 0) | (step.s <= 0)
+    c = jnp.where(alone, 0.0, h / (2 * jnp.where(alone, 1.0, state.h)))
+    estimate = (1 + c) * x0 - c * state.x0
+    xs = sigma_of(logsnr_s) / sigma_of(logsnr_t) * xt - alpha_of(logsnr_s) * jnp.expm1(-h) * estimate
+    return State(xs, x0, h)
 
 
 def update(

@@ -60,6 +60,22 @@ class Schedule:
         index = jnp.round(t * self.steps).astype(jnp.int32)
         return jnp.asarray(logsnr_table(self.name, self.steps))[index]
 
+    def time_of(self, logsnr: Time) -> Time:
+        """The time at which log-SNR has come down to this: to 1e-7, or in T steps the first such k/T; 1 at most."""
+        if self.steps:
+            table = jnp.asarray(logsnr_table(self.name, self.steps))
+            above = jnp.sum(jnp.expand_dims(table, tuple(range(logsnr.ndim))) > logsnr[..., None], axis=-1)
+            return jnp.minimum(above, self.steps) / jnp.float32(self.steps)
+
+        def halved(_, bounds: tuple[Time, Time]) -> tuple[Time, Time]:
+            low, high = bounds
+            middle = (low + high) / 2
+            clean = self.logsnr(middle) > logsnr
+            return jnp.where(clean, middle, low), jnp.where(clean, high, middle)
+
+        ends = jnp.zeros(logsnr.shape), jnp.ones(logsnr.shape)
+        return jax.lax.fori_loop(0, 24, halved, ends)[1]
+
     def alpha(self, t: Time) -> Time:
         """What xt keeps of x0, from 1 at t = 0 down to almost 0 at t = 1."""
         return alpha_of(self.logsnr(t))

@@ -31,6 +31,34 @@ TIME, NOISE, MASK, SOURCE, DROPOUT = range(5)  # streams of one example's key
 
 
 @dataclass(frozen=True, kw_only=True)
+class Guidance:
+    """Classifier-free guidance (5). ValueError for an interval that is none, or a rescale outside 0..1.
+
+    weight: w. sections: those that the unconditional branch loses (None: all). interval: of t, both ends included,
+    within which it guides (arXiv 2404.07724). rescale: see `samplers.guided`.
+    """
+
+    weight: float = 0.0
+    sections: tuple[int, ...] | None = None
+    interval: tuple[float, float] = (0.0, 1.0)
+    rescale: float = 0.0
+
+    def __post_init__(self):
+        low, high = self.interval
+        if not 0 <= low < high <= 1:
+            raise ValueError(
+                f"samples.guidance_interval must be (low, high) of t within 0..1, found {self.interval}"
+            )
+        if not 0 <= self.rescale <= 1:
+            raise ValueError(f"samples.guidance_rescale must be 0 to 1, found {self.rescale}")
+
+    def weight_at(self, t: Float[Array, " b"]) -> Float[Array, " b"]:
+        """w inside the interval, 0 outside."""
+        low, high = self.interval
+        return jnp.where((t >= low) & (t <= high), self.weight, 0.0)
+
+
+@dataclass(frozen=True, kw_only=True)
 class SODA:
     """SODA with layer modulation and section masking.
 
@@ -149,29 +177,31 @@ class SODA:
         key: Key[Array, ""],
         shape: tuple[int, int, int],
         *,
-        guidance: float = 0.0,
-        guide_sections: tuple[int, ...] | None = None,
+        guidance: Guidance | float = 0.0,
         noise: Image | None = None,
         cameras: Batch | None = None,
         on_step: Callable | None = None,
     ) -> Image:
         """Images `[b, *shape]` in [-1, 1] of these latents.
 
-        guidance: w of (5); 0 calls the denoiser once a step.
-        guide_sections: the sections that the unconditional branch loses (None: all).
+        guidance: of (5), or its w alone; w = 0 calls the denoiser once a step.
         noise: the images at t = 1, drawn from `key` when None. on_step: see `sample`.
         cameras: what `nn.rays.CAMERAS` names, `[b, ...]`; only a method with `rays` looks at them.
-        Raises ValueError when a section of `guide_sections` does not exist, or cameras are needed and missing.
+        Raises ValueError when a section of the guidance does not exist, or cameras are needed and missing.
         """
         noise_key, step_key = jax.random.split(key)
         if noise is None:
             noise = jax.random.normal(noise_key, (z.shape[0], *shape))
-        without = drop(z, keep_all_but(self.sections, guide_sections)[None])
+        guidance = Guidance(weight=guidance) if isinstance(guidance, float) else guidance
+        without = drop(z, keep_all_but(self.sections, guidance.sections)[None])
         view = self.view(cameras or {}, noise.shape)
 
         def denoise(xt: Image, t: Float[Array, " b"]) -> Image:
             eps = self.denoise(variables, xt, t, z, view)
-            return guided(eps, self.denoise(variables, xt, t, without, view), guidance) if guidance else eps
+            if not guidance.weight:
+                return eps
+            unled = self.denoise(variables, xt, t, without, view)
+            return guided(eps, unled, guidance.weight_at(t), guidance.rescale)
 
         return sample(denoise, self.schedule, sampler, noise, step_key, on_step=on_step)
 
