@@ -10,6 +10,7 @@ import json
 import os
 import platform
 import sys
+import time
 import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -35,6 +36,7 @@ HELP = {
     "heartbeat": "Seconds of silence after which a process counts as dead, and the others end.",
 }
 DEFAULTS = {"join_timeout": 300, "heartbeat": 60}
+LINGER = 2.0  # seconds: JAX's service lives in process 0; without it the others are aborted, mid-word perhaps
 OWN_KEYS = ("data.dir", "compilation_cache")  # of the config: hosts may keep things in different places
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -121,6 +123,8 @@ def ending_together(workdir: Path) -> Iterator[None]:
         if processes.process_count() == 1:
             raise
         report(error, workdir)
+        if processes.is_main():
+            time.sleep(LINGER)
         end_now(1)
 
 
