@@ -229,7 +229,8 @@ def _check_cameras(dataset: DataSet, views: Views) -> None:
         )
     if not dataset.cameras:
         raise DataError(
-            f"config.model.rays needs cameras, and data set {dataset.name!r} has none: set config.model.rays='none'"
+            f"config.model.rays needs cameras, and data set {dataset.name!r} has none (camera_to_world "
+            "[views, 4, 4] and intrinsics [3, 3] of each scene): set config.model.rays='none'"
         )
 
 

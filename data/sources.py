@@ -122,7 +122,7 @@ def _opened(name: str, path: Path, names: Mapping[str, str]) -> DataSet:
     keys = {
         "image_key": image_key,
         "label_keys": label_keys,
-        "cameras": set(CAMERAS) <= set(builder.info.features),
+        "cameras": _has_cameras(builder.info.features),
     }
     splits = {
         which: Source(records=_records(builder, which, split), **keys)
@@ -238,6 +238,15 @@ def _image_key(builder: tfds.core.DatasetBuilder) -> str:
             f"{sorted(features)}: choose another config.data.name"
         )
     return "image" if "image" in keys else keys[0]
+
+
+def _has_cameras(features: tfds.features.FeaturesDict) -> bool:
+    """Whether CAMERAS are there in the shapes that are read: one matrix a view, and one for all views of a scene."""
+    ends = {name: tuple(features[name].shape or ())[-2:] for name in CAMERAS if name in features}
+    return (
+        ends == {name: shape[-2:] for name, shape in CAMERAS.items()}
+        and len(features["intrinsics"].shape) == 2
+    )
 
 
 def _label_keys(builder: tfds.core.DatasetBuilder) -> dict[str, str]:

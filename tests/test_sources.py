@@ -53,6 +53,22 @@ def test_scenes_come_back_camera_by_camera():
         np.testing.assert_array_equal(example["intrinsics"], prepared.INTRINSICS)
 
 
+@pytest.mark.parametrize("shape", [(prepared.CAMERAS, 3, 3), (4,)])
+def test_cameras_that_are_kept_otherwise_are_none(shape):
+    """One matrix a view, or four numbers: the data set can be used, without its cameras."""
+    name = f"otherwise{len(shape)}"
+    features = {
+        "image": tfds.features.Image(shape=(8, 8, 3)),
+        "camera_to_world": tfds.features.Tensor(shape=(1, 4, 4), dtype=np.float32),
+        "intrinsics": tfds.features.Tensor(shape=shape, dtype=np.float32),
+    }
+    row = {"image": prepared.png(prepared.noise(0, 8, 8, 3)), "intrinsics": np.ones(shape, np.float32)}
+    row["camera_to_world"] = np.ones((1, 4, 4), np.float32)
+    prepared.prepare(name, features, {"train": [row]})
+    dataset = open_data_set(name, prepared.data_dir())
+    assert not dataset.cameras and "intrinsics" not in dataset.split("train")[0]
+
+
 def test_many_are_read_as_one_by_one():
     source = prepared.single(1).splits["train"]
     rows = [7, 0, 22, 7]
