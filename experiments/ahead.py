@@ -82,6 +82,9 @@ def _tpus(name: str, slices: int) -> Sequence[Tree]:
     )  # nothing runs on a TPU here, so no lock is needed
     os.environ.setdefault("TPU_LOG_DIR", "disabled")
     more = {"num_slices": slices} if slices > 1 else {}
+    more |= (
+        {"chip_config_name": "megacore"} if name.startswith("v4:") else {}
+    )  # one device a chip, as its hosts run
     try:
         return topologies.get_topology_desc(name, "tpu", **more).devices
     except (jax.errors.JaxRuntimeError, RuntimeError, ImportError, OSError) as error:

@@ -49,6 +49,25 @@ def test_a_tiny_config_is_compiled_for_four_chips(tmp_path):
     assert "ESTIMATE" not in done.stdout
 
 
+TOPOLOGIES = """
+from experiments.ahead import topology
+for name, slices in (("v4:2x2x2", 1), ("v5p:2x2x2", 1), ("v6e:4x4", 1), ("v5e:2x2", 2)):
+    place = topology(name, slices)
+    print(name, len(place.devices), len({(getattr(d, "slice_index", 0), *d.coords) for d in place.devices}))
+"""
+
+
+def test_slices_of_every_kind_have_one_device_a_chip():
+    needs_libtpu()
+    run = [sys.executable, "-c", TOPOLOGIES]
+    done = subprocess.run(
+        run, cwd=ROOT, capture_output=True, text=True, env=os.environ | {"JAX_PLATFORMS": "cpu"}
+    )
+    assert done.stdout.splitlines() == ["v4:2x2x2 8 8", "v5p:2x2x2 8 8", "v6e:4x4 16 16", "v5e:2x2 8 8"], (
+        done.stderr
+    )
+
+
 def test_a_slice_that_no_tpu_has_is_one_line():
     needs_libtpu()
     done = command("--topology=v5e:3x5")
