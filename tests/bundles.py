@@ -17,7 +17,7 @@ from soda_jax.nn.vit import ViT
 
 ENCODERS = {
     "resnet18": (ResNet(depth=18, latent_dim=6, width=4), (16, 16, 3)),
-    "resnet34_small_stem": (ResNet(depth=34, latent_dim=6, width=4, stem="small"), (8, 8, 1)),
+    "resnet18_small_stem": (ResNet(depth=18, latent_dim=6, width=4, stem="small"), (8, 8, 1)),
     "resnet50_strided": (ResNet(depth=50, latent_dim=6, width=4, stem="strided"), (16, 24, 3)),
     "vit": (ViT(variant="Ti", latent_dim=6, patch=8), (16, 24, 3)),
 }

@@ -20,7 +20,7 @@ IDX = Path("/usr/share/datasets/fashion-mnist")
 
 @pytest.fixture
 def workdir(tmp_path):
-    """A run whose encoder has its initial weights: 16 channels wide, to be quick."""
+    """A run whose encoder has its initial weights: 8 channels wide, to be quick."""
     if not IDX.is_dir():
         pytest.skip("Debian's dataset-fashion-mnist is not installed")
     place = str(prepared_data.data_dir())
@@ -28,7 +28,7 @@ def workdir(tmp_path):
     c = soda_fashion_mnist.get_config()
     c.data.dir, c.compilation_cache = place, ""
     c.model.update(
-        encoder_width=16, channels=8, multipliers=(1,), attention=(False,), blocks=1, groups=4, latent_dim=24
+        encoder_width=8, channels=8, multipliers=(1,), attention=(False,), blocks=1, groups=4, latent_dim=24
     )
     (tmp_path / "run").mkdir()
     runs.write_config(tmp_path / "run", c, {}, runs.data_info(build.dataset(c)))
