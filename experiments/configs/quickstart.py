@@ -13,8 +13,9 @@ The denoiser sees the rays of the target (`model.rays`): told which view to pain
 see, floor and wall come to lie where they belong, and a generated picture can be held against the target.
 
 It predicts the image, and the loss is that of the image: both weigh high noise, where only z can tell what to
-paint, so that z fills early. (To predict v leaves grainy pictures after so few steps.) Pictures are drawn with a
-little guidance, so that the five drawings of a row agree better on the shape. See README.md, Results.
+paint, so that z fills early. (To predict v leaves grainy pictures after so little training.) Pictures are drawn with a
+little guidance, so that the five drawings of a row agree better on the shape, and in five steps: what a young denoiser
+gets wrong adds up over more (PSNR 23.9 dB after 5 calls, 23.5 after 25). See README.md, Results.
 """
 
 from ml_collections import ConfigDict
@@ -37,7 +38,7 @@ def get_config() -> ConfigDict:
     config.ema.decay = 0.998
     config.train.update(images=4 * IMAGES_PER_MINUTE, batch=16, log_every_images=1_024)
     config.checkpoint.every_images = 2 * IMAGES_PER_MINUTE
-    config.samples.update(every_images=0, steps=25, guidance=0.5)
+    config.samples.update(every_images=0, steps=5, guidance=0.5)
     config.monitor.update(every_images=3_200, batch=64)
     config.probe.update(images=200_000, max_train=8_192, weight_decays=(0.0, 1e-4))
     return config
