@@ -63,7 +63,7 @@ def open_folder(root: str | Path, channels: int) -> DataSet:
     """
     root = Path(root).expanduser()
     if not root.is_dir():
-        raise DataError(f"--source={root} is no folder: give a folder of images, or tfds:NAME")
+        raise DataError(f"{root} is no folder: give a folder of images, or tfds:NAME")
     names = tuple(sorted(found_below(root)))
     if not names:
         raise DataError(f"no images below {root}: expected files such as x.jpg or x.png, however deep")

@@ -12,6 +12,8 @@ OURS = {  # what `python -m data.prepare` makes, and the rest of its command lin
     "views3d": "views3d",
     "fashion_mnist": "fashion_mnist --source=DIR",
     "folder": "folder --source=DIR",
+    "posed_folder": "posed_folder --source=DIR",
+    "grouped_folder": "grouped_folder --source=DIR",
 }
 
 

@@ -20,7 +20,7 @@ from data.batches import Batches, NumpyBatch, dealt, local_batch, read_ahead
 from data.draws import Tape, tapes
 from data.errors import DataError
 from data.sources import DataSet, Source
-from data.views import Views, decode, plain_view
+from data.views import SINGLE, UNTOUCHED, Views, decode, plain_view
 
 _MAX_SEED = 2**32
 
@@ -40,7 +40,8 @@ def training_batches(
 ) -> Batches:
     """Endless batches of {"source", "target": uint8 NHWC, "index": int32}, this process's rows of each.
 
-    Where the views ask for them, with "source_camera", "target_camera" [b, 4, 4] and "intrinsics" [b, 3, 3].
+    Where the views ask for them, with "source_camera", "target_camera" [b, 4, 4] and "intrinsics" [b, 3, 3]. Several
+    sources are [b, v, h, w, c], and their cameras [b, v, 4, 4].
 
     Args:
         dataset: whose training split is read.
@@ -95,8 +96,8 @@ def evaluation_batches(
         channels: 1 or 3.
         augment: None gives the middle square; Views gives one source view of each image.
         seed: of those views.
-        indices: which images, in which order; None is all. Image i of a posed set is camera i % views of
-            scene i // views.
+        indices: which images, in which order; None is all. Image i of a posed or grouped set is view i % views
+            of scene i // views; where scenes differ, views are the fewest, and what one has more is left out.
         process_index: which rows of each batch this process wants.
         process_count: how many processes share a batch.
         threads: that read ahead; 0 makes a batch when it is asked for.
@@ -210,10 +211,15 @@ class EvaluationBatch:
 
 def check_fit(dataset: DataSet, views: Views) -> None:
     """Raises DataError where the views cannot be made of this data set; the message names the config key."""
-    if views.pair != "augment" and dataset.views < 2:
+    if views.pair not in SINGLE and dataset.views < 2:
         raise DataError(
-            f"config.data.pair = {views.pair!r} needs several cameras of a scene, data set {dataset.name!r} "
-            "has single images: set config.data.pair='augment'"
+            f"config.data.pair = {views.pair!r} needs several cameras of a scene or images of a group, data set "
+            f"{dataset.name!r} has single images: set config.data.pair='augment'"
+        )
+    if dataset.views <= views.sources and views.sources > 1:
+        raise DataError(
+            f"config.data.sources = {views.sources} and a target ask for {views.sources + 1} cameras of a scene, data "
+            f"set {dataset.name!r} has {dataset.views}: set config.data.sources={dataset.views - 1} or less"
         )
     if views.cameras:
         _check_cameras(dataset, views)
@@ -222,7 +228,7 @@ def check_fit(dataset: DataSet, views: Views) -> None:
 
 
 def _check_cameras(dataset: DataSet, views: Views) -> None:
-    if views.pair != "pose":
+    if views.pair not in UNTOUCHED:
         raise DataError(
             f"config.model.rays needs untouched views, config.data.pair = {views.pair!r} moves their pixels: set "
             "config.data.pair='pose', or config.model.rays='none'"
@@ -242,7 +248,7 @@ def _check_size(dataset: DataSet, key: str, size: int) -> None:
             f"config.data.{key} = {size} is more than twice the {height} x {width} pixels of data set "
             f"{dataset.name!r}: set it to {2 * side} or less"
         )
-    if dataset.views > 1 and (height != width or (side % size and size % side)):
+    if dataset.cameras and (height != width or (side % size and size % side)):
         raise DataError(
             f"config.data.{key} = {size} does not fit the posed {height} x {width} pixel images of data set "
             f"{dataset.name!r}: set it to {side} divided by a whole number, or to {2 * side}"

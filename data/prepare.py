@@ -1,6 +1,7 @@
 """Prepares a data set:
 
-    python -m data.prepare views3d|fashion_mnist|folder [--source=DIR] [--name=NAME] [--data_dir=DIR]
+    python -m data.prepare views3d|fashion_mnist [--source=DIR] [--data_dir=DIR]
+    python -m data.prepare folder|grouped_folder|posed_folder --source=DIR [--name=NAME] [--data_dir=DIR] ...
 
 Exit status 0 when the data set is there at the end, also when it was there already. Errors are one line.
 """
@@ -11,20 +12,33 @@ import re
 import signal
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 from data import locations
 from data.errors import DataError
 
 _NAME = re.compile(r"[a-z][a-z0-9_]*")
 _RESERVED = ("views3d", "fashion_mnist")
+_FLAGS = {  # data set -> the flags that it takes beside --data_dir
+    "views3d": (),
+    "fashion_mnist": ("source",),
+    "folder": ("source", "name"),
+    "grouped_folder": ("source", "name", "test_share"),
+    "posed_folder": ("source", "name", "test_share", "image_size", "background"),
+}
+_NEED_SOURCE = {  # what it is a folder of
+    "folder": "images",
+    "grouped_folder": "groups of images",
+    "posed_folder": "objects with transforms files",
+}
 
 
 def main(argv: Sequence[str]) -> int:
     """Runs one preparation; returns the exit status."""
-    arguments = _parser().parse_args(argv)
+    flags = vars(_parser().parse_args(argv))
     try:
-        run(arguments.data_set, arguments.source, arguments.name, arguments.data_dir)
+        run(flags.pop("data_set"), flags.pop("data_dir"), flags)
     except DataError as error:
         return _fail(str(error), 1)
     except KeyboardInterrupt:
@@ -32,17 +46,23 @@ def main(argv: Sequence[str]) -> int:
     return 0
 
 
-def run(data_set: str, source: str | None, name: str | None, data_dir: str | None) -> pathlib.Path:
+def run(data_set: str, data_dir: str | None, flags: Mapping[str, Any]) -> pathlib.Path:
     """Prepares `data_set` unless it is prepared, says which, and returns its folder.
+
+    Args:
+        data_set: which.
+        data_dir: where data sets go; None: the default.
+        flags: name -> value of all others, None where it was not given.
 
     Raises:
         DataError: see the builders and `builders.store`.
     """
+    _check_flags(data_set, flags)
     from data.builders import store  # TFDS takes a second to import: not for --help or a mistyped flag
 
     started = time.monotonic()
     place = locations.resolve(data_dir).absolute()
-    recipe = _recipe(data_set, source, name)
+    recipe = _recipe(data_set, flags)
     if store.is_prepared(recipe, place):
         print(f"already prepared: {store.folder_of(recipe, place)}")
         return store.folder_of(recipe, place)
@@ -57,8 +77,8 @@ def _contents(recipe) -> str:
     return ", ".join(sizes + [f"{name} of {classes}" for name, classes in features.items() if classes])
 
 
-def _recipe(data_set: str, source: str | None, name: str | None):
-    _check_flags(data_set, source, name)
+def _recipe(data_set: str, flags: Mapping[str, Any]):
+    source, name = flags["source"], flags["name"] or data_set
     if data_set == "views3d":
         from data.builders import views3d
 
@@ -67,19 +87,55 @@ def _recipe(data_set: str, source: str | None, name: str | None):
         from data.builders import fashion_mnist
 
         return fashion_mnist.recipe(source)
+    if data_set == "grouped_folder":
+        from data.builders import grouped_folder
+
+        return grouped_folder.recipe(source, name, flags["test_share"])
+    if data_set == "posed_folder":
+        return _posed(source, name, flags)
     from data.builders import image_folder
 
-    return image_folder.recipe(source, name or "folder")
+    return image_folder.recipe(source, name)
 
 
-def _check_flags(data_set: str, source: str | None, name: str | None) -> None:
-    if name and data_set != "folder":
-        raise DataError(f"--name={name} is for `folder` only; {data_set} keeps its own name")
-    if data_set == "views3d" and source:
-        raise DataError("--source is not for views3d, which is rendered; leave it out")
-    if data_set == "folder" and not source:
-        raise DataError("folder needs --source=DIR, a folder of images")
-    if name in _RESERVED or (name and not _NAME.fullmatch(name)):
+def _posed(source: str, name: str, flags: Mapping[str, Any]):
+    from data.builders import posed_folder
+
+    options = posed_folder.Options(
+        test_share=flags["test_share"],
+        image_size=flags["image_size"],
+        background=flags["background"] or "white",
+    )
+    return posed_folder.recipe(source, name, options)
+
+
+def _check_flags(data_set: str, flags: Mapping[str, Any]) -> None:
+    for flag, value in flags.items():
+        if value is not None and flag not in _FLAGS[data_set]:
+            raise DataError(_not_for(data_set, flag, value))
+    if data_set in _NEED_SOURCE and not flags["source"]:
+        raise DataError(f"{data_set} needs --source=DIR, a folder of {_NEED_SOURCE[data_set]}")
+    _check_name(flags["name"])
+    share, size = flags["test_share"], flags["image_size"]
+    if share is not None and not 0 <= share < 1:
+        raise DataError(
+            f"--test_share={share:g}: expected a share of the objects or groups, 0 or more and below 1"
+        )
+    if size is not None and size < 1:
+        raise DataError(f"--image_size={size}: expected a positive number of pixels")
+
+
+def _not_for(data_set: str, flag: str, value: Any) -> str:
+    takers = " and ".join(f"`{name}`" for name, taken in _FLAGS.items() if flag in taken)
+    if flag == "name":
+        return f"--name={value} is for {takers} only; {data_set} keeps its own name"
+    if flag == "source":
+        return f"--source is not for {data_set}, which is rendered; leave it out"
+    return f"--{flag}={value} is for {takers} only; leave it out"
+
+
+def _check_name(name: str | None) -> None:
+    if name is not None and (name in _RESERVED or not _NAME.fullmatch(name)):
         raise DataError(
             f"--name={name}: expected lower-case letters, digits and _, and not {' or '.join(_RESERVED)}"
         )
@@ -99,9 +155,26 @@ class _OneLineParser(argparse.ArgumentParser):
 
 def _parser() -> argparse.ArgumentParser:
     parser = _OneLineParser(prog="python -m data.prepare", description=__doc__, allow_abbrev=False)
-    parser.add_argument("data_set", choices=("views3d", "fashion_mnist", "folder"))
+    parser.add_argument("data_set", choices=tuple(_FLAGS))
     parser.add_argument("--source", metavar="DIR", help="where the images or IDX files lie")
-    parser.add_argument("--name", help="name of a folder's data set (default: folder), then config.data.name")
+    parser.add_argument(
+        "--name", help="name of a folder's data set (default: its kind), then config.data.name"
+    )
+    parser.add_argument(
+        "--test_share",
+        type=float,
+        metavar="SHARE",
+        help="of the objects, groups, or one object's cameras that are test (default: 0.1, or as the folder says)",
+    )
+    parser.add_argument(
+        "--image_size",
+        type=int,
+        metavar="PIXELS",
+        help="scale the middle square of posed images to this side",
+    )
+    parser.add_argument(
+        "--background", choices=("white", "black"), help="behind transparent pixels of posed images (white)"
+    )
     parser.add_argument(
         "--data_dir", metavar="DIR", help=f"where data sets go (default: {locations.default_dir()})"
     )

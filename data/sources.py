@@ -44,9 +44,13 @@ class Source:
         return self._parsed(index, self.records[index])
 
     def read(self, rows: Sequence[int]) -> list[Example]:
-        """Several examples; much cheaper than one by one, since the records are read side by side."""
+        """Several examples; much cheaper than one by one, since the records are read side by side, each once."""
         rows = [int(row) for row in rows]
-        return list(map(self._parsed, rows, self.records.__getitems__(rows)))
+        distinct = list(dict.fromkeys(rows))  # a set of one object repeats it all through a batch
+        found = dict(
+            zip(distinct, map(self._parsed, distinct, self.records.__getitems__(distinct)), strict=True)
+        )
+        return [found[row] for row in rows]
 
     def _parsed(self, index: int, record: bytes) -> Example:
         features = tf_example_pb2.Example.FromString(record).features.feature
@@ -73,7 +77,7 @@ class DataSet:
     labels: dict[str, int]  # name -> number of classes
     label_names: dict[str, list[str]]
     image_shape: tuple[int, int, int]  # height, width, channels; a typical image's where they differ
-    views: int = 1  # cameras of a scene; 1: single images
+    views: int = 1  # cameras of a scene, the fewest where scenes differ; 1: single images
     manifest: str  # changes when the data set changes
     present: tuple[str, ...] = field(default=())  # every split that the files have
 
@@ -130,7 +134,7 @@ def _opened(name: str, path: Path, names: Mapping[str, str]) -> DataSet:
         if split.split("[")[0] in builder.info.splits
     }
     features = builder.info.features
-    shape, views = _shape(splits, features[image_key])
+    shape = _shape(splits, features[image_key])
     dataset = DataSet(
         name=name,
         path=path,
@@ -139,7 +143,7 @@ def _opened(name: str, path: Path, names: Mapping[str, str]) -> DataSet:
         labels={name: features[key].num_classes for name, key in label_keys.items()},
         label_names={name: features[key].names for name, key in label_keys.items()},
         image_shape=shape,
-        views=views,
+        views=_views(splits, builder.info.metadata),
         manifest=_manifest(path),
         present=tuple(builder.info.splits),
     )
@@ -258,14 +262,19 @@ def _label_keys(builder: tfds.core.DatasetBuilder) -> dict[str, str]:
     return {"label": keys[0]} if single and len(keys) == 1 else {key: key for key in keys}
 
 
-def _shape(splits: Mapping[str, Source], feature: Any) -> tuple[tuple[int, int, int], int]:
-    """(height, width, channels) of an image, and the number of images in an example."""
-    source = next(iter(splits.values()), ())
-    views = len(source[0]["images"]) if len(source) else 1
+def _shape(splits: Mapping[str, Source], feature: Any) -> tuple[int, int, int]:
+    """(height, width, channels) of an image."""
     declared = tuple(feature.shape or ())[-3:]
     if len(declared) == 3 and None not in declared:
-        return declared, views
-    return _typical_shape(source), views
+        return declared
+    return _typical_shape(next(iter(splits.values()), ()))
+
+
+def _views(splits: Mapping[str, Source], metadata: Mapping[str, Any] | None) -> int:
+    """The fewest images in an example where our builder wrote it down, else those in the first example."""
+    stored = (metadata or {}).get("views", 1)
+    source = next(iter(splits.values()), ())
+    return stored if stored > 1 else len(source[0]["images"]) if len(source) else 1
 
 
 def _typical_shape(source: Sequence[Example]) -> tuple[int, int, int]:

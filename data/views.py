@@ -2,14 +2,16 @@
 
 `pair="augment"`: both are drawn from one image, independently: with `crop_prob` a random resized crop and,
 with `flip_prob`, its mirror image; then with `randaugment_prob` RandAugment. `pair="pose"`: two different
-cameras of one scene, untouched. `pair="pose_augment"`: the same, each augmented as above.
+cameras of one scene, or images of one group, untouched. `pair="pose_augment"`: the same, each augmented as above. Of
+those there may be several sources, all of them different from each other and from the target. `pair="same"`: one image,
+untouched, as both, which makes an auto-encoder of SODA, to compare with: its authors credit novel views in their place.
 
 Cameras travel beside untouched views: camera-to-world matrices as they are stored, and intrinsics for images whose
 sides have length 1, (0, 0) their upper left corner, so that they hold at any resolution. Stored intrinsics are in
 pixels, (0, 0) the middle of the first (OpenCV).
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, get_args
 
@@ -19,7 +21,9 @@ import numpy as np
 from data import augment
 from data.errors import DataError
 
-Pair = Literal["augment", "pose", "pose_augment"]
+Pair = Literal["augment", "pose", "pose_augment", "same"]
+SINGLE = ("augment", "same")  # those that need no more than one image of an example
+UNTOUCHED = ("pose", "same")
 _FLAGS = {1: cv2.IMREAD_GRAYSCALE, 3: cv2.IMREAD_COLOR_RGB}
 
 
@@ -49,14 +53,17 @@ def plain_view(encoded: bytes, size: int, channels: int) -> np.ndarray:
 
 
 def cameras_of(
-    example: Mapping[str, Any], source: int, target: int, shape: tuple[int, ...]
+    example: Mapping[str, Any], source: int | Sequence[int], target: int, shape: tuple[int, ...]
 ) -> dict[str, np.ndarray]:
-    """source_camera, target_camera [4, 4], intrinsics [3, 3] of two images of this shape (h, w, ...)."""
+    """source_camera [4, 4], or [v, 4, 4] of several, target_camera [4, 4] and intrinsics [3, 3].
+
+    shape: of the images, (h, w, ...).
+    """
     height, width = shape[:2]
     corner = np.array([[1, 0, 0.5], [0, 1, 0.5], [0, 0, 1]], np.float32)  # (0, 0) to the corner of the pixel
     unit = np.diag(np.array([1 / width, 1 / height, 1], np.float32))
     return {
-        "source_camera": example["camera_to_world"][source],
+        "source_camera": np.asarray(example["camera_to_world"])[source],
         "target_camera": example["camera_to_world"][target],
         "intrinsics": unit @ corner @ example["intrinsics"],
     }
@@ -64,7 +71,7 @@ def cameras_of(
 
 @dataclass(frozen=True, kw_only=True)
 class Views:
-    """How source and target are made; every field but the last is the `config.data` key of its name.
+    """How source and target are made; every field but the last two is the `config.data` key of its name.
 
     Raises:
         DataError: a value is outside of its range; the message names the key.
@@ -82,7 +89,9 @@ class Views:
     randaugment_magnitude: int = 9  # 0..30
     augment_target: bool = True  # False: the target is the plain image
     pair: Pair = "augment"
-    cameras: bool = False  # whether the cameras of both views travel with them; needs pair="pose"
+    sources: int = 1  # views that are encoded together; more than one needs cameras
+    cameras: bool = False  # whether the cameras of both views travel with them; needs untouched views
+    labels: bool = False  # whether the classes of the example do
 
     def __post_init__(self):
         for key, legal in _rules(self).items():
@@ -92,34 +101,55 @@ class Views:
     @property
     def draws(self) -> int:
         """How many random numbers `two_views` takes at most."""
-        return 2 + 2 * (2 * augment.CROP_TRIES + 2 + 3 + 2 * self.randaugment_ops)
+        return (1 + self.sources) * (1 + 2 * augment.CROP_TRIES + 2 + 3 + 2 * self.randaugment_ops)
 
     def two_views(self, example: Mapping[str, Any], rng: augment.Uniform) -> dict[str, Any]:
         """Source uint8 `[source_size, source_size, c]`, target `[image_size, image_size, c]`, index int32.
 
-        With `cameras`: source_camera, target_camera `[4, 4]` and intrinsics `[3, 3]`, float32, too.
+        With `labels`: labels int32 `[l]`, in the data set's order. With `cameras`:
+        source_camera, target_camera `[4, 4]` and intrinsics `[3, 3]`, float32, too. Several sources
+        and their cameras stand along a further first axis.
         """
-        which = self._pick(len(example["images"]), rng)
-        source, target = self._decoded(example["images"], *which)
-        cameras = cameras_of(example, *which, source.shape) if self.cameras else {}
+        *chosen, last = self._pick(len(example["images"]), rng)
+        images = {i: decode(example["images"][i], self.channels) for i in (*chosen, last)}
+        views = [self.source_view(images[i], self.source_size, rng) for i in chosen]
         return {
-            "source": self.source_view(source, self.source_size, rng),
-            "target": self._target_view(target, rng),
+            "source": self._together(views),
+            "target": self._target_view(images[last], rng),
             "index": np.int32(example["index"]),
-            **cameras,
+            **({"labels": np.array([*example["labels"].values()], np.int32)} if self.labels else {}),
+            **self._cameras(example, chosen, last, images[last].shape),
         }
 
-    def plain_pair(self, example: Mapping[str, Any]) -> dict[str, Any]:
-        """The first image, untouched, as source and as target; what `two_views` returns but the index."""
-        image = decode(example["images"][0], self.channels)
-        sizes = {"source": self.source_size, "target": self.image_size}
-        pictures = {name: with_channels(augment.centre_crop(image, size)) for name, size in sizes.items()}
-        return {**pictures, **(cameras_of(example, 0, 0, image.shape) if self.cameras else {})}
+    def plain_pair(self, example: Mapping[str, Any], which: int = 0) -> dict[str, Any]:
+        """One image, untouched, as source and as target; what `two_views` returns but the index.
+
+        Of several sources it is the first; the others are the images that follow, and after the last one the first.
+        """
+        chosen = [(which + i) % len(example["images"]) for i in range(self.sources)]
+        images = [decode(example["images"][i], self.channels) for i in chosen]
+        views = [with_channels(augment.centre_crop(image, self.source_size)) for image in images]
+        return {
+            "source": self._together(views),
+            "target": with_channels(augment.centre_crop(images[0], self.image_size)),
+            **self._cameras(example, chosen, which, images[0].shape),
+        }
+
+    def _together(self, views: list[Any]) -> Any:
+        """What there is of each source: along an axis of their own, where there are several."""
+        return np.stack(views) if self.sources > 1 else views[0]
+
+    def _cameras(
+        self, example: Mapping[str, Any], chosen: list[int], last: int, shape: tuple[int, ...]
+    ) -> dict[str, np.ndarray]:
+        if not self.cameras:
+            return {}
+        return cameras_of(example, chosen if self.sources > 1 else chosen[0], last, shape)
 
     def source_view(self, image: np.ndarray, size: int, rng: augment.Uniform) -> np.ndarray:
         """A view of a decoded image as the encoder sees it in training: uint8 `[size, size, c]`."""
         return with_channels(
-            augment.centre_crop(image, size) if self.pair == "pose" else self._draw(image, size, rng)
+            augment.centre_crop(image, size) if self.pair in UNTOUCHED else self._draw(image, size, rng)
         )
 
     def _target_view(self, image: np.ndarray, rng: augment.Uniform) -> np.ndarray:
@@ -127,16 +157,13 @@ class Views:
             return self.source_view(image, self.image_size, rng)
         return with_channels(augment.centre_crop(image, self.image_size))
 
-    def _pick(self, count: int, rng: augment.Uniform) -> tuple[int, int]:
-        """Which images of the example are source and target."""
+    def _pick(self, count: int, rng: augment.Uniform) -> list[int]:
+        """Which images of the example are the sources, and then the target; with cameras all are different."""
         first = augment.draw_below(rng, count) if count > 1 else 0
-        if self.pair == "augment":
-            return first, first
-        return first, (first + 1 + augment.draw_below(rng, count - 1)) % count
-
-    def _decoded(self, encoded: list[bytes], first: int, second: int) -> tuple[np.ndarray, np.ndarray]:
-        image = decode(encoded[first], self.channels)
-        return image, image if first == second else decode(encoded[second], self.channels)
+        if self.pair in SINGLE:
+            return [first, first]
+        others = [(first + i) % count for i in range(1, count)]
+        return [first, *(others.pop(augment.draw_below(rng, len(others))) for _ in range(self.sources))]
 
     def _draw(self, image: np.ndarray, size: int, rng: augment.Uniform) -> np.ndarray:
         image = (
@@ -167,6 +194,7 @@ _EXPECTED = {
     "randaugment_ops": "a number of operations, 0 or more",
     "randaugment_magnitude": f"a whole number in 0..{augment.BINS - 1}",
     "pair": f"one of {get_args(Pair)}",
+    "sources": "1 or more, and 1 for pair = 'augment' and 'same'",
 }
 
 
@@ -181,6 +209,7 @@ def _rules(views: Views) -> dict[str, bool]:
         "randaugment_ops": views.randaugment_ops >= 0,
         "randaugment_magnitude": views.randaugment_magnitude in range(augment.BINS),
         "pair": views.pair in get_args(Pair),
+        "sources": views.sources == 1 or (views.sources > 1 and views.pair not in SINGLE),
     }
 
 

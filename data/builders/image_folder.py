@@ -10,14 +10,12 @@ Class folders may have folders inside. Hidden files, and files without an image'
 
 import dataclasses
 import functools
-import hashlib
-import os
 import pathlib
 from collections.abc import Iterator
 
 import tensorflow_datasets as tfds
 
-from data.builders import images, workers
+from data.builders import folders, images, workers
 from data.builders.progress import report
 from data.builders.recipe import Recipe, Split
 from data.errors import DataError
@@ -43,7 +41,8 @@ def recipe(source: str | pathlib.Path, name: str) -> Recipe:
     root = pathlib.Path(source).expanduser().resolve()
     listing = list_images(root)
     classes = _classes(root, listing)
-    shape = _common_shape(listing)
+    paths = [entry.path for entries in listing.values() for entry in entries]
+    shape = folders.common_shape(folders.read_headers(paths))
     return Recipe(
         name=name,
         version="1.0.0",
@@ -51,43 +50,23 @@ def recipe(source: str | pathlib.Path, name: str) -> Recipe:
         features=_features(shape, classes),
         splits={split: _split(root, name, split, entries, shape[2]) for split, entries in listing.items()},
         source=str(root),
-        fingerprint=_fingerprint(root, listing),
+        fingerprint=folders.fingerprint(root, paths),
         image_shape=shape,
     )
 
 
 def list_images(root: pathlib.Path) -> dict[str, list[Entry]]:
     """Split -> its images in a fixed order."""
-    if not root.is_dir():
-        raise DataError(f"{root} is not a folder: give --source=DIR, a folder of images")
+    root = folders.listable_root(root)
     try:
-        return _list_splits(root)
+        places = folders.split_folders(root, "class", SPLITS) or {"train": root}
+        return {split: _list_split(place) for split, place in places.items()}
     except OSError as error:
-        raise DataError(f"{error.filename} cannot be listed ({error.strerror}): make it readable") from error
-
-
-def _list_splits(root: pathlib.Path) -> dict[str, list[Entry]]:
-    folders = {path.name for path in _subfolders(root)}
-    misspelt = sorted(name for name in folders if name.lower() in SPLITS and name not in SPLITS)
-    if misspelt:
-        raise DataError(
-            f"{root / misspelt[0]}: write it {misspelt[0].lower()}/, or give the class another name"
-        )
-    if "test" in folders and "train" not in folders:
-        raise DataError(f"{root} has test/ without train/: add train/, or rename test/ to train/")
-    if "train" not in folders:
-        return {"train": _list_split(root)}
-    others = sorted(folders - set(SPLITS))
-    if others:
-        raise DataError(
-            f"{root} has {others[0]}/ beside train/: only train/ and test/ are read; rename or move it"
-        )
-    return {split: _list_split(root / split) for split in SPLITS if split in folders}
+        raise folders.cannot_list(error) from error
 
 
 def _list_split(folder: pathlib.Path) -> list[Entry]:
-    direct = sorted(path for path in folder.iterdir() if path.is_file() and _is_image(path, folder))
-    classes = _subfolders(folder)
+    direct, classes = folders.direct_images(folder), folders.subfolders(folder)
     if direct and classes:
         raise DataError(
             f"{folder} has both images ({direct[0].name}) and folders ({classes[0].name}/): "
@@ -102,32 +81,10 @@ def _list_split(folder: pathlib.Path) -> list[Entry]:
 
 
 def _list_class(folder: pathlib.Path) -> list[Entry]:
-    walked = (
-        pathlib.Path(place) / file for place, _, files in os.walk(folder, onerror=_fail) for file in files
-    )
-    found = sorted(path for path in walked if _is_image(path, folder))
+    found = folders.images_below(folder)
     if not found:
         raise DataError(f"class folder {folder} has no images: add some, or remove the folder")
     return [Entry(path, folder.name) for path in found]
-
-
-def _fail(error: OSError) -> None:
-    raise error
-
-
-def _is_image(path: pathlib.Path, folder: pathlib.Path) -> bool:
-    if not _is_text(str(path)):
-        raise DataError(f"{str(path)!r}: its name is not UTF-8, which a data set's keys must be; rename it")
-    hidden = any(part.startswith(".") for part in path.relative_to(folder).parts)
-    return not hidden and path.suffix.lower() in images.EXTENSIONS
-
-
-def _is_text(name: str) -> bool:
-    return name.encode(errors="replace").decode() == name
-
-
-def _subfolders(folder: pathlib.Path) -> list[pathlib.Path]:
-    return sorted(path for path in folder.iterdir() if path.is_dir() and not path.name.startswith("."))
 
 
 def _classes(root: pathlib.Path, listing: dict[str, list[Entry]]) -> list[str] | None:
@@ -148,18 +105,6 @@ def _classes(root: pathlib.Path, listing: dict[str, list[Entry]]) -> list[str] |
     return sorted(train)
 
 
-def _common_shape(listing: dict[str, list[Entry]]) -> tuple[int | None, int | None, int]:
-    """(h, w, c): h and w only where all images agree; grey only where all are grey."""
-    everything = [entry for entries in listing.values() for entry in entries]
-    looked = workers.ordered_map(
-        images.read_header, (e.path for e in everything), processes=_processes(everything)
-    )
-    headers = set(report(looked, total=len(everything), label="reading headers", unit="images"))
-    sizes = {(header.height, header.width) for header in headers}
-    height, width = next(iter(sizes)) if len(sizes) == 1 else (None, None)
-    return height, width, 1 if all(header.grey for header in headers) else 3
-
-
 def _features(shape, classes: list[str] | None) -> tfds.features.FeaturesDict:
     features = {"image": tfds.features.Image(shape=shape)}
     if classes is not None:
@@ -176,21 +121,8 @@ def _split(root: pathlib.Path, name: str, split: str, entries: list[Entry], chan
 def _generate(root, name, split, entries: list[Entry], channels: int) -> Iterator:
     read = functools.partial(images.read_encoded, channels=channels)
     paths = (entry.path for entry in entries)
-    encoded = workers.ordered_map(read, paths, processes=_processes(entries))
+    encoded = workers.ordered_map(read, paths, processes=folders.processes_for(len(entries)))
     watched = report(encoded, total=len(entries), label=f"{name} {split}", unit="images")
     for entry, image in zip(entries, watched, strict=True):
         label = {} if entry.label is None else {"label": entry.label}
         yield entry.path.relative_to(root).as_posix(), {"image": image, **label}
-
-
-def _processes(entries: list[Entry]) -> int:
-    """Starting a worker takes a second: a small folder is read without."""
-    return workers.core_count() if len(entries) > 2000 else 1
-
-
-def _fingerprint(root: pathlib.Path, listing: dict[str, list[Entry]]) -> str:
-    """From names and sizes: contents would mean reading everything twice."""
-    digest = hashlib.sha256()
-    for entry in (entry for entries in listing.values() for entry in entries):
-        digest.update(f"{entry.path.relative_to(root).as_posix()}\0{entry.path.stat().st_size}\n".encode())
-    return digest.hexdigest()

@@ -8,6 +8,7 @@ import dataclasses
 import io
 import pathlib
 import warnings
+from typing import Literal
 
 import cv2
 import numpy as np
@@ -16,6 +17,7 @@ from PIL import Image, ImageOps
 from data.errors import DataError
 
 EXTENSIONS = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm", ".pgm")
+Background = Literal["white", "black"]
 _GREY_MODES = ("1", "L", "I;16", "I;16B", "I;16L", "I", "F", "LA")
 _ORIENTATION = 0x0112  # EXIF tag
 _PNG_BIT_DEPTH = 24  # offset of the byte in a PNG file
@@ -38,8 +40,10 @@ def read_header(path: pathlib.Path) -> Header:
         return Header(height, width, image.mode in _GREY_MODES)
 
 
-def read_encoded(path: pathlib.Path, channels: int) -> bytes:
+def read_encoded(path: pathlib.Path, channels: int, background: Background = "white") -> bytes:
     """The file as PNG or JPEG bytes that decode to 8-bit images of `channels` (1 grey, 3 RGB).
+
+    What is transparent shows the background.
 
     Raises:
         DataError: the file cannot be read or decoded to the end.
@@ -49,7 +53,7 @@ def read_encoded(path: pathlib.Path, channels: int) -> bytes:
         with Image.open(io.BytesIO(encoded)) as image:
             image.load()  # decodes every row: a cut or damaged file fails here
             if not _is_plain(image, encoded, channels):
-                return _convert(image, channels)
+                return _convert(image, channels, background)
         if cv2.imdecode(np.frombuffer(encoded, np.uint8), cv2.IMREAD_UNCHANGED) is None:
             raise ValueError("its end is missing")  # Pillow forgives that; what reads it in training does not
         return encoded
@@ -73,23 +77,23 @@ def _orientation(image: Image.Image) -> int:
     return image.getexif().get(_ORIENTATION, 1)
 
 
-def _convert(image: Image.Image, channels: int) -> bytes:
+def _convert(image: Image.Image, channels: int, background: Background) -> bytes:
     # A photograph stays a JPEG (a PNG would be ten times as large); all else keeps every bit.
     jpeg = {"format": "JPEG", "quality": 95, "subsampling": 0}
     buffer = io.BytesIO()
-    _flatten(ImageOps.exif_transpose(image), channels).save(
+    _flatten(ImageOps.exif_transpose(image), channels, background).save(
         buffer, **(jpeg if image.format == "JPEG" else {"format": "PNG"})
     )
     return buffer.getvalue()
 
 
-def _flatten(image: Image.Image, channels: int) -> Image.Image:
-    """To mode L or RGB; what is transparent becomes white; 16 bit is scaled to 8."""
+def _flatten(image: Image.Image, channels: int, background: Background) -> Image.Image:
+    """To mode L or RGB; what is transparent shows the background; 16 bit is scaled to 8."""
     if image.mode in ("I;16", "I;16B", "I;16L", "I"):
         image = Image.fromarray((np.asarray(image).astype(np.uint32) >> 8).clip(0, 255).astype(np.uint8))
     if image.has_transparency_data:
         layer = image.convert("RGBA")
-        image = Image.alpha_composite(Image.new("RGBA", layer.size, "white"), layer)
+        image = Image.alpha_composite(Image.new("RGBA", layer.size, background), layer)
     return image.convert("L" if channels == 1 else "RGB")
 
 

@@ -33,7 +33,7 @@ class Recipe:
         source: where the input lies, for messages ("" when nothing is read).
         fingerprint: changes when the input changes; tells "already prepared" from "another set of this name".
         image_shape: (height, width, channels); height and width are None when the images differ in size.
-        views: images in one example.
+        views: images in one example; the fewest where examples differ.
     """
 
     name: str

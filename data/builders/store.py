@@ -108,7 +108,10 @@ def _sizes(recipe: Recipe) -> dict[str, int]:
 def _taken(recipe: Recipe, target: pathlib.Path, stored: dict) -> str:
     source = stored.get("source") or "other input"
     if source == recipe.source:
-        return f"{source} has changed since {target} was prepared from it: delete {target} and prepare again"
+        return (
+            f"{source} has changed since {target} was prepared from it, or a flag has: delete {target} and prepare "
+            "again, or choose another --name or --data_dir"
+        )
     return (
         f"the name {recipe.name!r} is taken: {target} was prepared from {source}, not from {recipe.source}; "
         f"choose another --name or --data_dir, or delete that folder"
