@@ -1,7 +1,8 @@
 """The vocabulary of shapes, and the aliases that all of soda_jax uses.
 
 Letters in shapes: `b` examples, `h w c` height, width and channels of an image, `s` sections of the latent,
-`d` width of one section, `n` features, `k` classes, `r` probe runs (rows of the grid), `*t` any shape of times.
+`d` width of one section, `v` source views, `n` features, `k` classes, `r` probe runs (rows of the grid), `*t` any shape
+of times.
 Images inside the networks are float in [-1, 1]; images on their way to the device are uint8 in 0..255.
 """
 

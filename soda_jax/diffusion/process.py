@@ -24,7 +24,12 @@ PerExample = Float[Array, "b"]
 
 def corrupt(schedule: Schedule, x0: Image, eps: Image, t: PerExample) -> Image:
     """xt, the image x0 at time t in [0, 1] with the standard normal noise eps, (1)."""
-    return _mix(schedule.logsnr(t), x0, eps)
+    return corrupt_to(schedule.logsnr(t), x0, eps)
+
+
+def corrupt_to(logsnr: PerExample, x0: Image, eps: Image) -> Image:
+    """xt, the image x0 at these log-SNRs, (1)."""
+    return _mix(logsnr, x0, eps)
 
 
 def target_of(kind: Prediction, x0: Image, eps: Image, logsnr: PerExample) -> Image:

@@ -17,8 +17,9 @@ skipped, and eta = 0 draws nothing. Both are of first order; the others are of s
     2M     xs = sigma_s / sigma_t xt + alpha_s (1 - e^-h) ((1 + c) x0(t) - c x0(the step before)),
            h = (logsnr_s - logsnr_t) / 2,  c = h / (2 h of the step before)                               (7)
 
-Heun's correction is left out where u is (nearly) without bounds: in the step from t = 1, and, as the others do, in the
-one to 0; 2M takes c = 0 in the first and the last. What is left then is (4) with eta = 0.
+Heun's correction is left out where u is (nearly) without bounds: in the step from t = 1 (not on the schedule edm, where
+u is 80 there), and, as the others do, in the one to 0; 2M takes c = 0 in the first and the last. What is left then is
+(4) with eta = 0.
 """
 
 import dataclasses
@@ -81,10 +82,10 @@ class Sampler:
         """The eta of (4)."""
         return {"ddpm": 1.0, "ddim": self.eta}.get(self.kind, 0.0)
 
-    @property
-    def calls(self) -> int:
+    def calls(self, schedule: Schedule) -> int:
         """How often the network is called."""
-        return self.steps + max(self.steps - 2, 0) if self.kind == "heun" else self.steps
+        corrected = max(self.steps - (1 if schedule.keeps_some else 2), 0)
+        return self.steps + (corrected if self.kind == "heun" else 0)
 
 
 def times(schedule: Schedule, steps: int) -> Float[Array, " n"]:
@@ -127,7 +128,7 @@ def sample(
     key: Key[Array, ""],
     on_step: OnStep | None = None,
 ) -> Image:
-    """Images from noise, in one `lax.scan`; works inside jit, and over a batch that is sharded over devices.
+    """Images from noise, in one loop; works inside jit, and over a batch that is sharded over devices.
 
     Args:
         denoise: (xt, t [b]) -> eps, already guided.
@@ -165,19 +166,22 @@ def walk(
     key: Key[Array, ""],
     grid: Float[Array, " n"],
     on_step: OnStep | None = None,
+    steps: int | Int[Array, ""] | None = None,
 ) -> Image:
-    """`sample` along any falling grid of times: xt at the first of them becomes x at the last."""
+    """`sample` along any falling grid of times: xt at the first of them becomes x at the last.
+
+    steps: how many of the grid's are walked (default: all), traced perhaps, so that one program serves many grids.
+    """
     advance = {"heun": heun_step, "dpm++2m": multistep}.get(sampler.kind, one_step)
 
-    def body(state: State, place: tuple) -> tuple[State, None]:
-        index, t, s = place
+    def body(index: Int[Array, ""], state: State) -> State:
         if on_step is not None:
             jax.debug.callback(lambda done: on_step(int(done)), index)
-        step = Step(index, t, s, jax.random.fold_in(key, index))
-        return advance(denoise, schedule, sampler, state, step), None
+        step = Step(index, grid[index], grid[index + 1], jax.random.fold_in(key, index))
+        return advance(denoise, schedule, sampler, state, step)
 
     state = State(xt, jnp.zeros_like(xt), jnp.zeros(()))
-    return jax.lax.scan(body, state, (jnp.arange(len(grid) - 1), grid[:-1], grid[1:]))[0].xt
+    return jax.lax.fori_loop(0, len(grid) - 1 if steps is None else steps, body, state).xt
 
 
 def one_step(denoise: Denoise, schedule: Schedule, sampler: Sampler, state: State, step: Step) -> State:
@@ -200,7 +204,7 @@ def heun_step(denoise: Denoise, schedule: Schedule, sampler: Sampler, state: Sta
         change = jnp.exp(-logsnr_s / 2) - jnp.exp(-logsnr_t / 2)
         return alpha_of(logsnr_s) * (xt / alpha_of(logsnr_t) + change * (eps + after) / 2)
 
-    bounded = (step.t < 1) & (step.s > 0)
+    bounded = ((step.t < 1) | schedule.keeps_some) & (step.s > 0)
     return state._replace(xt=jax.lax.cond(bounded, corrected, lambda xs: xs, xs))
 
 

@@ -8,9 +8,13 @@ Variance preserving: `xt = alpha x0 + sigma eps`, with `abar = alpha^2`, `sigma^
     log-SNR    logsnr(t) = log(abar / (1 - abar))                                                       (4)
     back       alpha^2 = sigmoid(logsnr),  sigma^2 = sigmoid(-logsnr)                                   (5)
     T steps    beta_k = min(1 - abar(k/T) / abar((k-1)/T), 0.999),  abar_k = prod_{j<=k} (1 - beta_j)   (6)
+    constant   abar(t) = exp(-b t),  b = 8; in T steps beta_k = b / T                                   (7)
+    edm        sigma / alpha = (m + r (M - m))^7,  m = 0.002^(1/7), M = 80^(1/7),  r = t, 0 at t = 0;
+               in T steps r = (k - 1) / (T - 1)                                                         (8)
 
 (1) is SODA's (arXiv 2311.17901; the exact formula is assumed, spec 1.10), (2) is arXiv 2102.09672, (3) is
-arXiv 2011.13456, whose T-step form, beta from 0.1/T to 20/T, is arXiv 2006.11239.
+arXiv 2011.13456, whose T-step form, beta from 0.1/T to 20/T, is arXiv 2006.11239. (7) is for latents (2111.15640).
+(8) is arXiv 2206.00364: its T = 18 levels and a clean one; unlike the others it never drowns the image in noise.
 (1) falls below 0 for t > 0.99984 and (2) reaches 0 at t = 1: (6) bounds both, and log-SNR is clamped.
 """
 
@@ -25,11 +29,14 @@ import numpy as np
 
 from soda_jax.types import Time
 
-Name = Literal["inverted", "cosine", "linear"]
+Name = Literal["inverted", "cosine", "linear", "constant", "edm"]
 
 OFFSET = 0.008  # s of (1) and (2)
 BETA_FIRST, BETA_LAST = 0.1, 20.0  # b0 and b1 of (3)
 BETA_LIMIT = 0.999  # of (6)
+BETA_CONSTANT = 8.0  # b of (7): 0.008 in each of 1000 steps
+RHO = 7  # the exponent of (8)
+ROOTS = 0.002 ** (1 / RHO), 80.0 ** (1 / RHO)  # m and M of (8)
 LOGSNR_MIN = -20.0  # floor: eps -> x0 divides by alpha, and 1/alpha is 22026 there
 LOGSNR_MAX = 40.0  # stands for t = 0: alpha is 1 in float32 and sigma is 2e-9
 
@@ -52,6 +59,11 @@ class Schedule:
             )
         if self.steps < 0:
             raise ValueError(f"diffusion.steps: expected 0 (continuous) or more, found {self.steps}")
+
+    @property
+    def keeps_some(self) -> bool:
+        """Whether there is something left of the image at t = 1, by which a sampler may divide."""
+        return self.name == "edm"
 
     def logsnr(self, t: Time) -> Time:
         """Log signal-to-noise ratio (4) at t, float32, falling in t, within [LOGSNR_MIN, LOGSNR_MAX]."""
@@ -96,9 +108,15 @@ def sigma_of(logsnr: Time) -> Time:
 
 
 def betas(name: str, steps: int) -> np.ndarray:
-    """beta_1..beta_T of (6), float64 [T]."""
+    """beta_1..beta_T of (6), float64 [T]; those of (8) are not bounded."""
     if name == "linear":
         raw = np.linspace(BETA_FIRST, BETA_LAST, steps) / steps
+    elif name == "constant":
+        raw = np.full(steps, BETA_CONSTANT / steps)
+    elif name == "edm":
+        ratios = np.linspace(*ROOTS[::-1], steps)[::-1] ** RHO  # reversed: a single level is the last
+        abar = np.concatenate([[1.0], 1 / (1 + ratios**2)])
+        return 1 - abar[1:] / abar[:-1]
     else:
         abar = _ABAR[name](np.linspace(0.0, 1.0, steps + 1))
         raw = 1 - abar[1:] / abar[:-1]
@@ -146,5 +164,17 @@ def _logsnr_linear(t: Time) -> Time:
     return _clamped(-jnp.log(jnp.expm1(BETA_FIRST * t + (BETA_LAST - BETA_FIRST) / 2 * t**2)))
 
 
+def _logsnr_constant(t: Time) -> Time:
+    """(7) in (4)."""
+    return _clamped(-jnp.log(jnp.expm1(BETA_CONSTANT * t)))
+
+
+def _logsnr_edm(t: Time) -> Time:
+    """(8) in (4)."""
+    low, high = ROOTS
+    return jnp.where(t > 0, _clamped(-2 * RHO * jnp.log(low + t * (high - low))), LOGSNR_MAX)
+
+
 _ABAR = {"inverted": _abar_inverted, "cosine": _abar_cosine}
 _CONTINUOUS = {"inverted": _logsnr_inverted, "cosine": _logsnr_cosine, "linear": _logsnr_linear}
+_CONTINUOUS |= {"constant": _logsnr_constant, "edm": _logsnr_edm}

@@ -1,5 +1,6 @@
-"""Self-attention over tokens (arXiv 1706.03762): softmax(q k^T / sqrt(c)) v, softmax in float32."""
+"""Attention over tokens (arXiv 1706.03762): softmax(q k^T / sqrt(c)) v, softmax in float32."""
 
+from functools import partial
 from typing import Any
 
 import jax
@@ -8,6 +9,7 @@ from flax import linen as nn
 from jaxtyping import Array, Float
 
 Tokens = Float[Array, "b n c"]
+Context = Float[Array, "b m e"]  # tokens that others attend to
 
 
 class SelfAttention(nn.Module):
@@ -16,16 +18,43 @@ class SelfAttention(nn.Module):
     heads: int
     kernel_init: Any
     dtype: Any = jnp.float32
+    bias_init: Any = nn.initializers.zeros
 
     @nn.compact
     def __call__(self, x: Tokens) -> Tokens:
         b, n, c = x.shape
-        if c % self.heads:
-            raise ValueError(f"model.heads={self.heads} must divide the {c} channels it attends over")
-        qkv = nn.Dense(3 * c, dtype=self.dtype, kernel_init=self.kernel_init, name="qkv")(x)
+        check_heads(self.heads, c)
+        dense = partial(nn.Dense, dtype=self.dtype, kernel_init=self.kernel_init, bias_init=self.bias_init)
+        qkv = dense(3 * c, name="qkv")(x)
         q, k, v = jnp.moveaxis(qkv.reshape(b, n, 3, self.heads, c // self.heads), 2, 0)
-        out = attend(q, k, v).reshape(b, n, c)
-        return nn.Dense(c, dtype=self.dtype, kernel_init=self.kernel_init, name="out")(out)
+        return dense(c, name="out")(attend(q, k, v).reshape(b, n, c))
+
+
+class CrossAttention(nn.Module):
+    """Multi-head attention of tokens x to the tokens of a context, which may be more or fewer, and of another width.
+
+    ValueError if heads do not divide c. A context of zeros gives every token of x the same, the bias of `out`. Keys
+    and values have no bias: the softmax takes no notice of the one, and the other would be that of `out` again.
+    """
+
+    heads: int
+    kernel_init: Any
+    dtype: Any = jnp.float32
+
+    @nn.compact
+    def __call__(self, x: Tokens, context: Context) -> Tokens:
+        b, n, c = x.shape
+        check_heads(self.heads, c)
+        dense = partial(nn.Dense, dtype=self.dtype, kernel_init=self.kernel_init)
+        q = dense(c, name="q")(x).reshape(b, n, self.heads, c // self.heads)
+        kv = dense(2 * c, use_bias=False, name="kv")(context).reshape(b, -1, 2, self.heads, c // self.heads)
+        return dense(c, name="out")(attend(q, kv[:, :, 0], kv[:, :, 1]).reshape(b, n, c))
+
+
+def check_heads(heads: int, channels: int) -> None:
+    """Raise ValueError unless the heads divide the channels."""
+    if channels % heads:
+        raise ValueError(f"model.heads={heads} must divide the {channels} channels it attends over")
 
 
 def attend(

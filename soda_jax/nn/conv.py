@@ -31,6 +31,7 @@ class Conv(nn.Module):
     dtype: Any = jnp.float32
     kernel_init: Any = FAN_IN
     use_bias: bool = True
+    bias_init: Any = nn.initializers.zeros
 
     @nn.compact
     def __call__(self, x: Image) -> Float[Array, "b h2 w2 {self.features}"]:
@@ -39,7 +40,7 @@ class Conv(nn.Module):
         y = convolve(x.astype(self.dtype), kernel.astype(self.dtype), self.stride)
         if not self.use_bias:
             return y
-        bias = self.param("bias", nn.initializers.zeros, (self.features,), jnp.float32)
+        bias = self.param("bias", self.bias_init, (self.features,), jnp.float32)
         return y + bias.astype(self.dtype)[None, None, None]
 
 

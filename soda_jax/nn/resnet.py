@@ -84,6 +84,11 @@ class ResNet(nn.Module):
     residual_gain: float = 1.0
     dtype: Any = jnp.float32
 
+    @property
+    def last_map(self) -> str:
+        """The activation that is pooled."""
+        return f"stage4/block{STAGES[self.depth][-1]}"
+
     @nn.compact
     def __call__(
         self, images: Image, train: bool = False

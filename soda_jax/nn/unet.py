@@ -14,7 +14,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 from jaxtyping import Array, Float
 
-from soda_jax.nn.attention import SelfAttention
+from soda_jax.nn.attention import Context, CrossAttention, SelfAttention
 from soda_jax.nn.checks import check_choice, check_image_size
 from soda_jax.nn.conv import FAN_IN, Conv, depth_to_space, space_to_depth, upsample
 from soda_jax.nn.embed import TimeEmbedding
@@ -27,7 +27,8 @@ class ResidualBlock(nn.Module):
     """GroupNorm, SiLU, conv, AdaGN, SiLU, dropout, conv, beside a shortcut; then self-attention if asked for.
 
     `time` [b, n] and `z` [b, d] steer the second norm; z None means that there is no latent. `rescale`
-    divides each residual sum by sqrt(2), which keeps the variance of the sum that of its terms.
+    divides each residual sum by sqrt(2), which keeps the variance of the sum that of its terms. A block that attends
+    and is given a context attends to that, too, after itself.
     """
 
     features: int
@@ -40,7 +41,12 @@ class ResidualBlock(nn.Module):
 
     @nn.compact
     def __call__(
-        self, x: Image, time: Float[Array, "b n"], z: Float[Array, "b d"] | None = None, train: bool = False
+        self,
+        x: Image,
+        time: Float[Array, "b n"],
+        z: Float[Array, "b d"] | None = None,
+        train: bool = False,
+        context: Context | None = None,
     ) -> Float[Array, "b h w {self.features}"]:
         h = nn.silu(GroupNorm(self.groups, dtype=self.dtype, name="norm0")(x))
         h = Conv(self.features, dtype=self.dtype, name="conv0")(h)
@@ -50,7 +56,8 @@ class ResidualBlock(nn.Module):
         if x.shape[-1] != self.features:
             x = Conv(self.features, kernel=1, dtype=self.dtype, name="shortcut")(x)
         x = self.add(x, h)
-        return self.add(x, self.attention(x)) if self.attend else x
+        x = self.add(x, self.attention(x)) if self.attend else x
+        return self.add(x, self.cross_attention(x, context)) if self.attend and context is not None else x
 
     def add(self, x: Image, h: Image) -> Image:
         """The residual sum."""
@@ -62,13 +69,21 @@ class ResidualBlock(nn.Module):
         tokens = GroupNorm(self.groups, dtype=self.dtype, name="attention_norm")(x).reshape(b, h * w, c)
         return SelfAttention(self.heads, FAN_IN, self.dtype, name="attention")(tokens).reshape(b, h, w, c)
 
+    def cross_attention(self, x: Image, context: Context) -> Image:
+        """Attention of the pixels of the normalised image to the normalised tokens of the context."""
+        b, h, w, c = x.shape
+        norm = GroupNorm(self.groups, dtype=self.dtype, name="cross_attention_norm")
+        tokens = nn.LayerNorm(dtype=self.dtype, name="context_norm")(context)
+        layer = CrossAttention(self.heads, FAN_IN, self.dtype, name="cross_attention")
+        return layer(norm(x).reshape(b, h * w, c), tokens).reshape(b, h, w, c)
 
-# (name, h, features, attend, section) -> h: `UNet.block` with time, z and train filled in
+
+# (name, h, features, attend, section) -> h: `UNet.block` with time, z, train and context filled in
 Run = Callable[..., Array]
 
 
 class UNet(nn.Module):
-    """eps, x0 or v from (xt, t, z); see `modulation.py` for which section of z steers which block.
+    """eps, x0 or v from (xt, t, z, context); see `modulation.py` for which section of z steers which block.
 
     Level l works at 1 / (patch * 2^l) of the image's size with channels * multipliers[l] features. Features
     are named by level and order: "down/0/conv" (the first convolution; from level 1 on the strided one),
@@ -81,6 +96,7 @@ class UNet(nn.Module):
     multipliers: tuple[int, ...] = (1, 2, 2, 2)
     blocks: int = 2  # residual blocks of each level on the way down
     attention: tuple[bool, ...] = (False, True, False, False)  # for each level; the middle always attends
+    cross_attention: bool = False  # blocks that attend also attend to the context
     heads: int = 1
     groups: int = 32
     dropout: float = 0.1
@@ -102,17 +118,23 @@ class UNet(nn.Module):
 
     @nn.compact
     def __call__(
-        self, xt: Image, t: Float[Array, " b"], z: Float[Array, "b s d"] | None = None, train: bool = False
+        self,
+        xt: Image,
+        t: Float[Array, " b"],
+        z: Float[Array, "b s d"] | None = None,
+        train: bool = False,
+        context: Context | None = None,
     ) -> tuple[Float[Array, "b h w {self.out_channels}"], Features]:
         """Predict in float32. t in [0, 1]; z None for a network without latent; train switches dropout on.
 
         xt may have further channels behind those of the image, which are seen and not predicted.
+        context: tokens of the sources, which cross-attention asks for; without it they are not looked at.
 
         ValueError if the image's sides, the sections of z or the attention flags do not fit.
         """
         self.check(xt.shape, z)
         time = TimeEmbedding(self.channels, self.dtype, name="time")(t)
-        run = partial(self.block, time=time, z=z, train=train)
+        run = partial(self.block, time=time, z=z, train=train, context=self.checked(context))
         features = self.descend(space_to_depth(xt.astype(self.dtype), self.patch), run)
         skips = list(features.values())
         features["middle"] = self.turn(skips[-1], run)
@@ -152,7 +174,16 @@ class UNet(nn.Module):
         return features
 
     def block(
-        self, name: str, h: Image, features: int, attend: bool, section: int, time: Array, z: Any, train: bool
+        self,
+        name: str,
+        h: Image,
+        features: int,
+        attend: bool,
+        section: int,
+        time: Array,
+        z: Any,
+        train: bool,
+        context: Any = None,
     ) -> Float[Array, "b h w {features}"]:
         """One residual block under the section of z that is its own."""
         cls = nn.remat(ResidualBlock, static_argnums=(4,)) if self.remat == "blocks" else ResidualBlock
@@ -166,7 +197,7 @@ class UNet(nn.Module):
             self.dtype,
             name=name,
         )
-        return layer(h, time, None if z is None else z[:, section], train)
+        return layer(h, time, None if z is None else z[:, section], train, context)
 
     def project(self, h: Image) -> Float[Array, "b h2 w2 {self.out_channels}"]:
         """To an image; the last convolution starts at zero, so that the first prediction is zero."""
@@ -174,6 +205,16 @@ class UNet(nn.Module):
         features = self.out_channels * self.patch**2
         conv = Conv(features, dtype=self.dtype, kernel_init=nn.initializers.zeros, name="out_conv")
         return depth_to_space(conv(h).astype(jnp.float32), self.patch)
+
+    def checked(self, context: Context | None) -> Context | None:
+        """What the blocks attend to. Raises ValueError where that is not there."""
+        if not self.cross_attention:
+            return None
+        if context is None:
+            raise ValueError(
+                "model.cross_attention=True: the denoiser attends to the sources as well, and was given none"
+            )
+        return context.astype(self.dtype)
 
     def check(self, shape: tuple[int, ...], z: Float[Array, "b s d"] | None) -> None:
         """Raise ValueError for what does not fit, before anything is computed."""

@@ -53,6 +53,11 @@ class ViT(nn.Module):
     patch: int = 8
     dtype: Any = jnp.float32
 
+    @property
+    def last_map(self) -> str:
+        """The activation that is pooled, once normalised."""
+        return f"block{SIZES[self.variant].depth}"
+
     @nn.compact
     def __call__(
         self, images: Image, train: bool = False

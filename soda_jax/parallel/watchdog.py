@@ -20,7 +20,7 @@ STATUS = 70  # EX_SOFTWARE
 LOOKS = 20  # how often in the silent time the thread looks
 
 # Within a step, in this order: who is in an earlier phase keeps the others waiting.
-PHASES = ("start", "compile", "restore", "batch", "step", "numbers", "hooks", "save", "end")
+PHASES = ("start", "latents", "compile", "restore", "batch", "step", "numbers", "hooks", "save", "end")
 
 
 @dataclass(frozen=True)

@@ -20,15 +20,13 @@ import orbax.checkpoint
 from etils import epath
 from orbax.checkpoint import v1 as ocp
 
+from soda_jax.methods.base import fixed, moving
 from soda_jax.parallel.processes import is_main, process_index
 from soda_jax.training.integrity import PROMISE, damaged_file, is_of_old, is_whole, write_manifest
+from soda_jax.training.single_state import CheckpointError, brief, load_once, saving
 from soda_jax.types import Tree
 
 Json = dict[str, Any]
-
-
-class CheckpointError(RuntimeError):
-    """A checkpoint could not be written, found or read; says where, and what to do."""
 
 
 class DamagedError(CheckpointError):
@@ -91,7 +89,8 @@ class Checkpoints:
         metadata = {**self._metadata, **PROMISE, "progress": progress}
         try:
             check_writable(self.directory)
-            response = self._orbax.save_async(step, state, force=True, custom_metadata=metadata)
+            with saving():
+                response = self._orbax.save_async(step, state, force=True, custom_metadata=metadata)
         except Exception as error:
             self._failed(step, error)
             return
@@ -122,7 +121,7 @@ class Checkpoints:
                 for rest in self.directory.glob(f"{step}.orbax-checkpoint-tmp*"):
                     rest.rmtree()
         told = CheckpointError(
-            f"the checkpoint of step {step} could not be written to {self.directory} ({_brief(error)}): "
+            f"the checkpoint of step {step} could not be written to {self.directory} ({brief(error)}): "
             "make room there or make it writable; the same command then goes on from the last whole one"
         )
         if self._on_failure is None:
@@ -191,20 +190,6 @@ def load(directory: str | epath.PathLike, step: int | None, abstract: Tree, *, p
     return load_once(path, abstract, partial=partial)
 
 
-def load_once(path: str | epath.PathLike, abstract: Tree, *, partial: bool = False) -> Tree:
-    """What `save_once` wrote, or one whole checkpoint, as of `load`."""
-    context = ocp.Context()
-    context.pytree.loading.partial_load = partial
-    try:
-        with context:
-            return ocp.load(path, abstract)
-    except (ValueError, KeyError, TypeError, OSError) as error:
-        raise CheckpointError(
-            f"the checkpoint {path} does not hold what the config describes ({_brief(error)}): "
-            "take the config it was made with, or another workdir"
-        ) from error
-
-
 def load_as_saved(directory: str | epath.PathLike, step: int) -> dict[str, np.ndarray]:
     """Every array of a step on the host, by its name, whatever the config was."""
     path = _whole(directory, step)
@@ -221,15 +206,12 @@ def restore_ema(directory: str | epath.PathLike, step: int | None, abstract: Tre
 
     `abstract`: variables as ShapeDtypeStructs with shardings.
     """
-    tree = {"ema_params": abstract["params"], "ema_batch_stats": abstract["batch_stats"]}
+    stats = abstract["batch_stats"]
+    tree = {"ema_params": abstract["params"], "ema_batch_stats": moving(stats), "batch_stats": fixed(stats)}
     tree = {name: part for name, part in tree.items() if part}
     loaded = load(directory, step, tree, partial=True)
-    return {"params": loaded["ema_params"], "batch_stats": loaded.get("ema_batch_stats", {})}
-
-
-def save_once(path: str | epath.PathLike, state: Tree, metadata: Json) -> None:
-    """One state on its own, outside the sequence of checkpoints; replaces what was there."""
-    ocp.save(path, state, overwrite=True, custom_metadata=metadata)
+    stats = {**loaded.get("ema_batch_stats", {}), **loaded.get("batch_stats", {})}
+    return {"params": loaded["ema_params"], "batch_stats": stats}
 
 
 def versions() -> dict[str, str]:
@@ -257,7 +239,7 @@ def _open(directory: epath.Path) -> ocp.training.Checkpointer:
         )
     except OSError as error:
         raise CheckpointError(
-            f"cannot keep checkpoints in {directory} ({_brief(error)}): choose another --workdir"
+            f"cannot keep checkpoints in {directory} ({brief(error)}): choose another --workdir"
         ) from error
 
 
@@ -287,8 +269,3 @@ def _whole(directory: str | epath.PathLike, step: int | None) -> epath.Path:
     if step is not None and step not in found:
         raise CheckpointError(f"no checkpoint of step {step} in {directory}: found {found}")
     return epath.Path(directory).absolute() / str(found[-1] if step is None else step)
-
-
-def _brief(error: Exception) -> str:
-    lines = str(error).strip().splitlines()
-    return f"{type(error).__name__}: {lines[0][:300] if lines else ''}"

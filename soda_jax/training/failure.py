@@ -8,7 +8,7 @@ import jax
 import numpy as np
 
 from soda_jax.parallel.processes import process_index
-from soda_jax.training.checkpoints import save_once
+from soda_jax.training.single_state import save_once
 from soda_jax.types import Batch, Tree
 
 

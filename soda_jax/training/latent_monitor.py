@@ -15,7 +15,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
-from soda_jax.methods.base import LatentMethod, Scalar
+from soda_jax.methods.base import LatentMethod, Method, Scalar
 from soda_jax.training.step import microbatches
 from soda_jax.types import Batch, Keys, Latent, Tree
 
@@ -23,15 +23,17 @@ DEAD = 0.01  # a dimension is dead when its deviation is below this share of the
 LEAST_USE = 0.001  # share of the loss that z must explain
 
 
-def monitor(
-    method: LatentMethod, variables: Tree, batch: Batch, keys: Keys, parts: int = 1
-) -> dict[str, Array]:
+def monitor(method: Method, variables: Tree, batch: Batch, keys: Keys, parts: int = 1) -> dict[str, Array]:
     """Scalars about z on one batch, in eval mode; jit it. Costs 4 + sections passes of the denoiser.
 
     The networks see the batch in `parts` parts, one after another: that bounds the memory, and changes no number.
     loss_true, loss_shuffled, use (1), use_error (its standard error), gradient_norm (of an example's loss at
-    its z, averaged), effective_rank (2), dead_dims, latent_dim, gain/00, gain/01, ... (3).
+    its z, averaged), effective_rank (2), dead_dims, latent_dim, gain/00, gain/01, ... (3). Of a method without a
+    denoiser that z guides: what can be said of z alone.
     """
+    if not isinstance(method, LatentMethod):
+        z = in_parts(lambda rows: method.encode(variables, rows["source"])["z"], batch, parts)
+        return latent_statistics(z[:, None])
 
     def some_losses(rows: tuple) -> Float[Array, " b"]:
         return method.loss_given_latent(variables, *rows, train=False)
@@ -43,7 +45,7 @@ def monitor(
     def losses(z: Latent) -> Float[Array, " b"]:
         return in_parts(some_losses, (z, batch, keys), parts)
 
-    z = in_parts(lambda source: method.latent(variables, source), batch["source"], parts)
+    z = in_parts(lambda rows: method.latent(variables, rows["source"], rows), batch, parts)
     true, shuffled = losses(z), losses(jnp.roll(z, 1, axis=0))
     return {
         "loss_true": jnp.mean(true),
@@ -105,7 +107,7 @@ def section_gains(losses: Callable[[Latent], Array], z: Latent, true: Scalar) ->
 def warning(values: Mapping[str, int | float | Array]) -> str | None:
     """What is wrong with the latent, in plain words; None when nothing is."""
     v = {name: float(value) for name, value in values.items()}
-    if v["use"] <= max(2 * v["use_error"], LEAST_USE * v["loss_true"]):
+    if "use" in v and v["use"] <= max(2 * v["use_error"], LEAST_USE * v["loss_true"]):
         return (
             f"The denoiser ignores the latent: with the z of another image its loss is "
             f"{v['loss_shuffled']:.4f} instead of {v['loss_true']:.4f}. Normal in the first steps; if it "

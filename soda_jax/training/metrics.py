@@ -3,7 +3,8 @@
 import contextlib
 import json
 import math
-from collections.abc import Mapping
+import sys
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -60,9 +61,23 @@ def append_record(workdir: str | Path, record: Record) -> None:
 
 def open_board(folder: Path, after_step: int) -> Any:
     """TensorBoard's writer; what it has of later steps is hidden."""
-    from tensorboardX import SummaryWriter  # here, for it loads PyTorch where that is installed: seconds
+    with torch_hidden():
+        from tensorboardX import SummaryWriter
 
     return SummaryWriter(str(folder), purge_step=after_step + 1)
+
+
+@contextlib.contextmanager
+def torch_hidden() -> Iterator[None]:
+    """tensorboardX would load PyTorch wherever it is installed: seconds, for nothing that is used here."""
+    if "torch" in sys.modules:
+        yield
+        return
+    sys.modules["torch"] = None  # importing it raises ImportError, which tensorboardX expects
+    try:
+        yield
+    finally:
+        del sys.modules["torch"]
 
 
 def finite(record: Record) -> dict[str, Any]:

@@ -4,7 +4,10 @@ g  <- g min(1, clip / |g|)                                        (1)
 u   = m / (sqrt(v) + 1e-8) + weight_decay p [p has more than one axis]   (2)  m, v: bias-corrected moments
 p  <- p - rate(step) r u,   r = encoder_ratio in the encoder, else 1      (3)
 rate = learning_rate min(1, (step + 1) / warmup) (1 + cos(pi progress)) / 2   (4)  last factor: cosine only
-ema <- d ema + (1 - d) p,   d = min(decay, (1 + step) / (10 + step))      (5)
+ema <- d ema + (1 - d) p,   d = min(decay, (1 + step) / (10 + step))      (5)  ramp "tens"
+                            d = min(decay, 1 - (1 + step)^(-2/3))         (6)  ramp "power", as DDAE's authors average
+
+With `hold_images` the rate stays for so many images (an epoch) what (4) is at the last step of them.
 """
 
 from collections.abc import Callable
@@ -33,6 +36,7 @@ class OptimizerConfig:
     clip: float = 1.0
     warmup_images: int = 0
     schedule: str = "constant"  # constant | cosine
+    hold_images: int = 0  # the rate changes every so many images only; 0: with every update
     total_images: int
     batch: int
 
@@ -44,6 +48,7 @@ class OptimizerConfig:
         _require(self.weight_decay >= 0, "optimizer.weight_decay", "0 or more", self.weight_decay)
         _require(self.clip >= 0, "optimizer.clip", "0 (none) or more", self.clip)
         _require(self.warmup_images >= 0, "optimizer.warmup_images", "0 or more", self.warmup_images)
+        _require(self.hold_images >= 0, "optimizer.hold_images", "0 (never) or more", self.hold_images)
         _require(
             self.schedule in ("constant", "cosine"), "optimizer.schedule", "constant|cosine", self.schedule
         )
@@ -76,8 +81,10 @@ def make_optimizer(config: OptimizerConfig) -> optax.GradientTransformation:
 def learning_rate(config: OptimizerConfig) -> Callable:
     """(4): step -> the denoiser's rate."""
     warmup, total = config.warmup_steps, config.total_steps
+    held = max(-(-config.hold_images // config.batch), 1)
 
     def rate(step):
+        step = step - step % held + held - 1
         ramp = jnp.minimum(1.0, (step + 1) / max(warmup, 1))
         if config.schedule == "constant":
             return config.learning_rate * ramp
@@ -102,9 +109,25 @@ def scale_encoder(ratio: float) -> optax.GradientTransformation:
     return optax.stateless(scale)
 
 
-def ema_decay(step: jax.Array, decay: float) -> jax.Array:
-    """(5): d, small at first so that the average forgets the initial values."""
-    return jnp.minimum(decay, (1.0 + step) / (10.0 + step))
+@dataclass(frozen=True, kw_only=True)
+class Ema:
+    """The average of the parameters, whose decay d is small at first, so that it forgets the initial values.
+
+    ramp: "tens", (5), or "power", (6), which reaches 0.9999 after a million updates only. Raises ValueError for a decay
+    outside of [0, 1), or another ramp.
+    """
+
+    decay: float
+    ramp: str = "tens"
+
+    def __post_init__(self):
+        _require(0 <= self.decay < 1, "ema.decay", "0 or more and below 1", self.decay)
+        _require(self.ramp in ("tens", "power"), "ema.ramp", "tens|power", self.ramp)
+
+    def at(self, step: jax.Array) -> jax.Array:
+        """d of the update after so many."""
+        tens = (1.0 + step) / (10.0 + step)
+        return jnp.minimum(self.decay, tens if self.ramp == "tens" else 1.0 - (1.0 + step) ** (-2 / 3))
 
 
 def ema_update(average: Tree, new: Tree, decay: jax.Array) -> Tree:

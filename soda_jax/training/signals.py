@@ -54,15 +54,22 @@ class Terminated(KeyboardInterrupt):
 
 @contextmanager
 def sigterm_raises() -> Iterator[None]:
-    """For jobs that begin again from what is whole: SIGTERM raises Terminated; a second one ends the process."""
+    """For jobs that begin again from what is whole: SIGTERM raises Terminated; a second one ends the process.
+
+    Python drops what is raised while it runs a finaliser; a Terminated that was lost there is raised at the end.
+    """
+    heard = []
 
     def handle(number: int, frame: FrameType | None) -> None:
+        heard.append(number)
         signal.signal(number, signal.SIG_DFL)
         raise Terminated
 
     before = signal.signal(signal.SIGTERM, handle)
     try:
         yield
+        if heard:
+            raise Terminated
     finally:
         signal.signal(signal.SIGTERM, before)
 

@@ -6,7 +6,7 @@ import optax
 from flax import struct
 from jaxtyping import Array, Key
 
-from soda_jax.methods.base import BatchSpec, Method
+from soda_jax.methods.base import BatchSpec, Method, fixed, moving
 from soda_jax.types import Tree
 
 
@@ -19,7 +19,7 @@ class TrainState:
     params: Tree  # {"encoder": ..., "denoiser": ...}, float32
     batch_stats: Tree  # {"encoder": ...} or {}
     ema_params: Tree  # like params
-    ema_batch_stats: Tree  # like batch_stats
+    ema_batch_stats: Tree  # like batch_stats, without what is frozen
     opt_state: Tree  # optax's
 
 
@@ -35,7 +35,7 @@ def create(
         params=params,
         batch_stats=batch_stats,
         ema_params=jax.tree.map(jnp.copy, params),  # copies: a donated buffer may appear once only
-        ema_batch_stats=jax.tree.map(jnp.copy, batch_stats),
+        ema_batch_stats=jax.tree.map(jnp.copy, moving(batch_stats)),
         opt_state=optimizer.init(params),
     )
 
@@ -47,4 +47,4 @@ def variables(state: TrainState) -> Tree:
 
 def ema_variables(state: TrainState) -> Tree:
     """The averaged variables: what is probed, sampled from and exported."""
-    return {"params": state.ema_params, "batch_stats": state.ema_batch_stats}
+    return {"params": state.ema_params, "batch_stats": {**state.ema_batch_stats, **fixed(state.batch_stats)}}

@@ -12,9 +12,9 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Int
 
-from soda_jax.methods.base import Method
+from soda_jax.methods.base import FollowingMethod, Method, moving
 from soda_jax.parallel.sharding import gather
-from soda_jax.training.optimizer import ema_decay, ema_update
+from soda_jax.training.optimizer import Ema, ema_update
 from soda_jax.training.state import TrainState
 from soda_jax.types import Batch, Keys, Tree
 
@@ -25,35 +25,33 @@ Step = Callable[[TrainState, Batch], tuple[TrainState, dict]]
 def jit_step(
     method: Method,
     optimizer: optax.GradientTransformation,
-    decay: float,
+    ema: Ema,
     accumulation: int,
     seed: int,
     shardings: Tree,
 ) -> Callable:
     """`make_step` under `jit`, its state donated; shardings: of the TrainState, all on one mesh."""
-    step = make_step(method, optimizer, decay, accumulation, seed, shardings.params)
+    step = make_step(method, optimizer, ema, accumulation, seed, shardings.params)
     return jax.jit(step, donate_argnums=0, out_shardings=(shardings, None))
 
 
 def make_step(
     method: Method,
     optimizer: optax.GradientTransformation,
-    decay: float,
+    ema: Ema,
     accumulation: int,
     seed: int,
     placed: Tree | None = None,
 ) -> Step:
     """`(state, batch) -> (state, metrics)`; metrics: scalars loss, grad_norm, finite and the method's own.
 
-    decay: of the EMA, in [0, 1). accumulation: microbatches a step; it must divide the global batch.
+    accumulation: microbatches a step; it must divide the global batch.
     placed: NamedShardings of the parameters. Those that are cut are gathered once a step, and their gradients are
     cut like them again; the optimiser and the averages work on the parts. None: nothing is cut.
     A loss or gradient that is not finite changes nothing but `failed_step`, nor does any step after it: the
     state stays what it was before the failing batch, for the host to save.
     """
 
-    if not 0 <= decay < 1:
-        raise ValueError(f"ema.decay must be 0 or more and below 1, found {decay}")
     if all(place.is_fully_replicated for place in jax.tree.leaves(placed)):
         placed = None
 
@@ -68,7 +66,7 @@ def make_step(
         # half the time, 18 passes over the parameters for 29).
         new = jax.lax.cond(
             update,
-            lambda: advance(state, grads, batch_stats, optimizer, decay),
+            lambda: advance(method, state, grads, batch_stats, optimizer, ema),
             lambda: mark_failed(state, finite),
         )
         return new, metrics
@@ -127,19 +125,26 @@ def microbatches(tree: Tree, parts: int) -> Tree:
 
 
 def advance(
-    state: TrainState, grads: Tree, batch_stats: Tree, optimizer: optax.GradientTransformation, decay: float
+    method: Method,
+    state: TrainState,
+    grads: Tree,
+    batch_stats: Tree,
+    optimizer: optax.GradientTransformation,
+    ema: Ema,
 ) -> TrainState:
     """The state after this update."""
     updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
     params = optax.apply_updates(state.params, updates)
-    d = ema_decay(state.step, decay)
+    if isinstance(method, FollowingMethod):
+        batch_stats = method.after_step(params, batch_stats)
+    d = ema.at(state.step)
     return TrainState(
         step=state.step + 1,
         failed_step=state.failed_step,
         params=params,
         batch_stats=batch_stats,
         ema_params=ema_update(state.ema_params, params, d),
-        ema_batch_stats=ema_update(state.ema_batch_stats, batch_stats, d),
+        ema_batch_stats=ema_update(state.ema_batch_stats, moving(batch_stats), d),
         opt_state=opt_state,
     )
 
