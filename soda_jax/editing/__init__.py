@@ -1,1 +1,1 @@
-"""What one does with a latent: interpolate it, swap its sections."""
+"""What one does with a latent: interpolate it, move it along directions, exchange its sections."""

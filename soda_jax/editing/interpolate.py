@@ -1,7 +1,11 @@
-"""Strips of latents between two: straight (1) or along the arc between their directions (2, Shoemake 1985).
+"""Strips between two latents, straight (1) or along the arc between their directions (2, Shoemake 1985); of noises (3).
 
 lerp(f)  = (1 - f) a + f b                                            (1)
 slerp(f) = r (sin((1 - f) w) a/|a| + sin(f w) b/|b|) / sin w          (2)  w: angle, r = (1 - f)|a| + f|b|
+noise(f) = ((1 - f) a + f b) / sqrt((1 - f)^2 + f^2)                  (3)
+
+A denoiser expects noise of variance 1, and (1) between two independent noises has (1 - f)^2 + f^2: half as much in
+the middle, which comes out as a grey picture without detail. (3) divides by its root; a and b come out as they are.
 """
 
 import jax.numpy as jnp
@@ -35,3 +39,9 @@ def slerp(a: Float[Array, "s d"], b: Float[Array, "s d"], count: int) -> Float[A
     arc = (jnp.sin((1.0 - f) * angle) * unit_a[None] + jnp.sin(f * angle) * unit_b[None]) / sine
     radius = (1.0 - f) * length_a + f * length_b
     return jnp.where(defined, radius * arc, lerp(a, b, count))
+
+
+def blend(a: Float[Array, "h w c"], b: Float[Array, "h w c"], count: int) -> Float[Array, "n h w c"]:
+    """(3) between two independent noises; the first is a, the last is b."""
+    f = fractions(count)[:, None, None, None]
+    return ((1.0 - f) * a[None] + f * b[None]) / jnp.sqrt((1.0 - f) ** 2 + f**2)
