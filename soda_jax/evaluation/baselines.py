@@ -19,7 +19,14 @@ STEPS = 64  # with BatchNorm's usual momentum of 0.9, 0.1% of the initial statis
 LEAST = 16  # images a step
 
 
-def calibrated(method: Method, variables: Tree, spec: BatchSpec, batches: Iterable[Batch], seed: int) -> Tree:
+def calibrated(
+    method: Method,
+    variables: Tree,
+    spec: BatchSpec,
+    batches: Iterable[Batch],
+    seed: int,
+    cameras: Batch | None = None,
+) -> Tree:
     """The same parameters, with BatchNorm statistics averaged over the images of `batches`.
 
     Args:
@@ -28,10 +35,12 @@ def calibrated(method: Method, variables: Tree, spec: BatchSpec, batches: Iterab
       spec: of a training batch; its "source" is what the encoder sees.
       batches: {"image": uint8 of the source's size, "valid": bool}, not augmented.
       seed: of the noise that the method adds to its sources.
+      cameras: one row of what the batch of a method that looks at the cameras of its sources holds beside them.
     """
     if not variables["batch_stats"]:
         return variables
-    refresh = jax.jit(lambda stats, images, key: _statistics(method, variables, spec, stats, images, key))
+    blank = {name: jnp.zeros((1, *x.shape[1:]), x.dtype) for name, x in spec.items()} | dict(cameras or {})
+    refresh = jax.jit(lambda stats, images, key: _statistics(method, variables, blank, stats, images, key))
     stats, root = variables["batch_stats"], jax.random.key(seed)
     images = np.concatenate([np.asarray(batch["image"])[np.asarray(batch["valid"])] for batch in batches])
     for number, part in enumerate(_parts(images)):
@@ -49,10 +58,10 @@ def _parts(images: UInt8[np.ndarray, "b h w c"]) -> Iterator[UInt8[np.ndarray, "
 
 
 def _statistics(
-    method: Method, variables: Tree, spec: BatchSpec, stats: Tree, images: Bytes, key: Key[Array, ""]
+    method: Method, variables: Tree, blank: Batch, stats: Tree, images: Bytes, key: Key[Array, ""]
 ) -> Tree:
     count = len(images)
-    blank = {name: jnp.zeros((count, *x.shape[1:]), x.dtype) for name, x in spec.items()}
     keys = jax.random.split(key, count)
-    batch = {**blank, "source": images}
+    rows = {name: jnp.broadcast_to(x, (count, *x.shape[1:])) for name, x in blank.items()}
+    batch = {**rows, "source": images}
     return method.loss({**variables, "batch_stats": stats}, batch, keys, train=True)[1]["batch_stats"]

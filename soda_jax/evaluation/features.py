@@ -78,9 +78,13 @@ class Extractor:
         Raises:
           ValueError: the encoder has no such feature, or there is no valid image.
         """
+        return _joined(list(self.stream(variables, batches)), views)
+
+    def stream(self, variables: Tree, batches: Iterable[Batch]) -> Iterator[Mapping]:
+        """The valid rows of each batch, {"features": {name: [n, _]}, "labels", "index"}, one batch after the other."""
         variables = put_whole(variables, self.mesh)
         started = (self.program(variables, self._put(batch)) for batch in batches)
-        return _joined([_piece(batch) for batch in _one_behind(started)], views)
+        yield from map(_piece, _one_behind(started))
 
     def _put(self, batch: Batch) -> Batch:
         """This process's rows, filled up till its devices divide them, as a part of the global batch."""

@@ -170,7 +170,7 @@ def fit_heads(
 
 
 @jax.jit
-def _scores(
+def class_scores(
     heads: Tree, norm: Tree, x: Float[Array, "b n"], real: Bool[Array, "l k"]
 ) -> Float[Array, "r l b k"]:
     """Log-probabilities of the classes."""
@@ -182,16 +182,16 @@ def _scores(
 def _in_chunks(
     heads: Tree, norm: Tree, x: Float[np.ndarray, "b n"], real: Bool[np.ndarray, "l k"], mesh: Mesh
 ) -> Float[np.ndarray, "r l b k"]:
-    """`_scores` of many rows, in chunks of one size (the last is filled up): one program serves all."""
+    """`class_scores` of many rows, in chunks of one size (the last is filled up): one program serves all."""
     rows = min(PREDICT_ROWS, len(x))
     filled = np.concatenate([x, np.zeros((-len(x) % rows, x.shape[1]), x.dtype)])
     heads, norm = jax.device_put((heads, norm), replicated(mesh))
     chunks = (put_rows({"x": part}, mesh)["x"] for part in np.split(filled, len(filled) // rows))
-    parts = [np.asarray(_scores(heads, norm, part, real))[:, :, :rows] for part in chunks]
+    parts = [np.asarray(class_scores(heads, norm, part, real))[:, :, :rows] for part in chunks]
     return np.concatenate(parts, axis=2)[:, :, : len(x)]
 
 
-def _choose(
+def choose(
     scores: Float[np.ndarray, "r l v k"], y: Int[np.ndarray, "l v"]
 ) -> tuple[Int[np.ndarray, " l"], Float[np.ndarray, " l"]]:
     """For each label the row of the grid that is right most often, and how often that is."""
@@ -286,7 +286,7 @@ def _chosen(
     held = held if clean is None else held[clean[held]]
     grid = np.repeat(np.asarray(data.settings.grid())[:, None], len(data.y), axis=1)
     scores = data.scores(*data.fit(fitted_on, grid), data.host[held])
-    best, accuracy = _choose(scores, data.y[:, held])
+    best, accuracy = choose(scores, data.y[:, held])
     return np.take_along_axis(grid, best[None, :, None], axis=0), accuracy
 
 

@@ -87,3 +87,9 @@ def chance(train: Table, test: Table, label: str, classes: int) -> float:
     """Test accuracy of always naming the class that is commonest in train."""
     commonest = np.bincount(train.labels[label], minlength=classes).argmax()
     return float(np.mean(test.labels[label] == commonest))
+
+
+def f1(predicted: Int[np.ndarray, " q"], truth: Int[np.ndarray, " q"]) -> float:
+    """2 TP / (2 TP + FP + FN) of class 1; 0 where no answer and no truth is 1 (as scikit-learn's f1_score)."""
+    hits, wrong = np.sum((predicted == 1) & (truth == 1)), np.sum((predicted == 1) != (truth == 1))
+    return float(2 * hits / max(1, 2 * hits + wrong))

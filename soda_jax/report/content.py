@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 
+from soda_jax.report import exhibit
 from soda_jax.report import page as html
 from soda_jax.report.curves import Dot, Series, bar_chart, dot_chart, line_chart, smooth
 from soda_jax.report.page import Html
@@ -26,8 +27,12 @@ SMOOTH_SHARE = 30  # the bold loss curve is a running mean over 1/30 of the run
 
 def render(record: RunRecord) -> Html:
     """The whole document."""
-    sections = (headline, generated, probes, probe_history, latent, training, configuration, provenance)
-    return html.page(f"{title(record)}: {record.name}", [section(record) for section in sections])
+    above = (headline, generated, probes, probe_history)
+    below = (latent, training, configuration, provenance)
+    parts = [section(record) for section in above]
+    parts += [exhibit.render(found) for found in record.exhibits]
+    parts += [section(record) for section in below]
+    return html.page(f"{title(record)}: {record.name}", parts)
 
 
 def missing(what: str, main: str, record: RunRecord) -> str:

@@ -70,8 +70,12 @@ def line_chart(
     percent: bool = False,
     from_zero: bool = False,
     log: bool = False,
+    log_x: bool = False,
 ) -> str:
-    """Lines over a common x. `log` is obeyed only where the values span more than a factor of 4 above 0."""
+    """Lines over a common x. `log` is obeyed only where the values span more than a factor of 4 above 0.
+
+    log_x: for x above 0.
+    """
     series = [thinned(one) for one in series if len(one.x)]
     xs, ys = (
         _finite(v for s in series for v in s.x),
@@ -80,7 +84,8 @@ def line_chart(
     if not xs or not ys:
         return ""
     log = log and min(ys) > 0 and max(ys) > 4 * min(ys)
-    x = Scale(*_room(min(0.0, *xs), max(xs), pad=0.0), LEFT, WIDTH - RIGHT)
+    reach = _limits(xs, log=True, from_zero=False) if log_x else _room(min(0.0, *xs), max(xs), pad=0.0)
+    x = Scale(*reach, LEFT, WIDTH - RIGHT, log_x)
     y = Scale(*_limits(ys, log, from_zero), HEIGHT - BOTTOM, TOP, log)
     marks = [_y_axis(y, percent), _x_axis(x, x_label), *(_band(s, x, y) for s in series), _legend(series)]
     return _svg(marks + [_line(s, x, y) for s in series], title, HEIGHT)
@@ -202,7 +207,7 @@ def _y_axis(y: Scale, percent: bool) -> str:
 def _x_axis(x: Scale, label: str, percent: bool = False, height: Number = HEIGHT) -> str:
     base = height - BOTTOM
     marks = [f'<line class="axis" x1="{x.start}" x2="{x.end}" y1="{base}" y2="{base}"/>']
-    for value in ticks(x.low, x.high, 5):
+    for value in log_ticks(x.low, x.high) if x.log else ticks(x.low, x.high, 5):
         words = f"{value * 100:.3g}%" if percent else short(value)
         rule = (
             f'<line class="rule" x1="{x(value)}" x2="{x(value)}" y1="{TOP}" y2="{base}"/>' if percent else ""

@@ -16,14 +16,14 @@ Html = str  # markup that is safe to put into the page
 POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"
 
 
-def page(title: str, body: Sequence[Html]) -> Html:
-    """The whole document."""
+def page(title: str, body: Sequence[Html], *, policy: str = "", style: str = "") -> Html:
+    """The whole document; what a page of its own kind needs beyond `POLICY` and `STYLE` follows them."""
     head = (
         '<meta charset="utf-8">'
-        f'<meta http-equiv="Content-Security-Policy" content="{POLICY}">'
+        f'<meta http-equiv="Content-Security-Policy" content="{POLICY}{policy}">'
         '<meta name="viewport" content="width=device-width, initial-scale=1">'
         '<link rel="icon" href="data:,">'
-        f"<title>{escape(title)}</title><style>{STYLE}</style>"
+        f"<title>{escape(title)}</title><style>{STYLE}{style}</style>"
     )
     return f'<!doctype html>\n<html lang="en"><head>{head}</head>\n<body>\n{join(body)}\n</body></html>\n'
 
@@ -56,12 +56,12 @@ def facts(values: Mapping[str, str]) -> Html:
     return f'<dl class="facts">{pairs}</dl>'
 
 
-def picture(png: bytes, *, alt: str, caption: str) -> Html:
-    """A PNG file inside the page, at no more than its own size."""
-    width, height = png_size(png)
-    data = base64.b64encode(png).decode("ascii")
+def picture(data: bytes, *, alt: str, caption: str) -> Html:
+    """A PNG or GIF file inside the page, at no more than its own size."""
+    kind, (width, height) = ("gif", gif_size(data)) if data[:3] == b"GIF" else ("png", png_size(data))
+    text = base64.b64encode(data).decode("ascii")
     size = f'width="{width}" height="{height}"'
-    image = f'<img src="data:image/png;base64,{data}" {size} alt="{escape(alt, quote=True)}">'
+    image = f'<img src="data:image/{kind};base64,{text}" {size} alt="{escape(alt, quote=True)}">'
     return f"<figure>{image}<figcaption>{escape(caption)}</figcaption></figure>"
 
 
@@ -70,6 +70,13 @@ def png_size(png: bytes) -> tuple[int, int]:
     if png[:8] != b"\x89PNG\r\n\x1a\n" or len(png) < 24:
         raise ValueError("expected a PNG file, found something else or a broken one")
     return int.from_bytes(png[16:20], "big"), int.from_bytes(png[20:24], "big")
+
+
+def gif_size(gif: bytes) -> tuple[int, int]:
+    """Width and height in pixels, from the header. Raises ValueError where the bytes are no GIF."""
+    if gif[:6] not in (b"GIF87a", b"GIF89a") or len(gif) < 10:
+        raise ValueError("expected a GIF file, found something else or a broken one")
+    return int.from_bytes(gif[6:8], "little"), int.from_bytes(gif[8:10], "little")
 
 
 def chart(svg: Html, heading: str) -> Html:

@@ -5,6 +5,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from soda_jax.report.exhibit import Found
+
 Row = Mapping[
     str, Any
 ]  # one line of metrics: at least step, images, loss, images_per_second in training lines
@@ -42,6 +44,7 @@ class RunRecord:
     sizes: Mapping[str, int] = field(default_factory=dict)  # split -> examples
     versions: Mapping[str, str] = field(default_factory=dict)
     commands: Sequence[str] = ()
+    exhibits: Sequence[Found] = ()  # what other jobs left for the page, in its order
 
 
 def column(rows: Sequence[Row], name: str, x: str = "images") -> tuple[list[float], list[float]]:

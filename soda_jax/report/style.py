@@ -33,6 +33,7 @@ figcaption { font-size: .9rem; margin-top: .3rem; max-width: 46rem; }
 img { max-width: 100%; height: auto; display: block; }
 svg { width: 100%; height: auto; display: block; font-size: 12px; }
 svg text { fill: var(--soft); }
+svg text.on { fill: var(--paper); }
 svg .axis { stroke: var(--soft); stroke-width: 1; }
 svg .rule { stroke: var(--rule); stroke-width: 1; }
 svg .line, svg .faint, svg .dashed { fill: none; stroke-width: 1.8; stroke-linejoin: round; }
