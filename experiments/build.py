@@ -1,4 +1,4 @@
-"""The one place where a config becomes objects. What is wrong with a value is said here, with its key."""
+"""What a config says of data, devices and lengths, as objects (networks.py: the rest). Wrong values are told by key."""
 
 import re
 from collections.abc import Sequence
@@ -7,123 +7,24 @@ from typing import get_args
 import jax
 import jax.numpy as jnp
 import optax
-from flax import linen as nn
 from jax.sharding import AbstractMesh, Mesh
 from ml_collections import ConfigDict
 
 from data.sources import DataSet, open_data_set
 from data.views import Views
-from soda_jax.diffusion.samplers import Sampler, times
-from soda_jax.diffusion.schedules import Schedule
-from soda_jax.methods.base import BatchSpec, Method
-from soda_jax.methods.soda import SODA, Guidance, keep_all_but
-from soda_jax.nn.rays import CAMERAS, Rays
-from soda_jax.nn.rays import Kind as RayKind
-from soda_jax.nn.resnet import STAGES, ResNet, check_choice
-from soda_jax.nn.unet import UNet
-from soda_jax.nn.vit import SIZES, ViT
+from experiments import networks
+from soda_jax.methods.base import BatchSpec
+from soda_jax.nn.checks import check_choice
+from soda_jax.nn.rays import CAMERAS
 from soda_jax.parallel import processes
 from soda_jax.parallel.mesh import Plan, check_batch, make_mesh, plan_mesh
 from soda_jax.parallel.sharding import RULES, Rule, Rules, state_shardings
 from soda_jax.training.loop import Lengths
-from soda_jax.training.optimizer import OptimizerConfig, make_optimizer
+from soda_jax.training.optimizer import Ema, OptimizerConfig, make_optimizer
 from soda_jax.types import Tree
 
-DTYPES = {"float32": jnp.float32, "bfloat16": jnp.bfloat16}
-ENCODERS = [*(f"resnet{depth}" for depth in STAGES), *(f"vit_{size}" for size in SIZES)]
+LABELLED = ("supervised", "repfusion")  # methods that look at labels
 INIT = 2**32 - 1  # stream of the initial parameters: no step has this number
-
-
-def method(config: ConfigDict, spec: BatchSpec) -> Method:
-    """The method that `config.method` names, for batches of this spec."""
-    check_choice("method", config.method, ["soda"])
-    c = config.model
-    return SODA(
-        encoder=encoder(config),
-        denoiser=denoiser(config, spec["target"].shape[-1]),
-        schedule=schedule(config),
-        prediction=config.diffusion.prediction,
-        loss_in=config.diffusion.loss_in,
-        mask_section=c.mask_section,
-        mask_all=c.mask_all,
-        source_noise=c.source_noise,
-        rays=rays(config),
-    )
-
-
-def rays(config: ConfigDict) -> Rays | None:
-    """What tells the denoiser which view to paint."""
-    c = config.model
-    check_choice("model.rays", c.rays, ["none", *get_args(RayKind)])
-    return None if c.rays == "none" else Rays(kind=c.rays, scale=c.ray_scale)
-
-
-def encoder(config: ConfigDict) -> nn.Module:
-    """The network from a source to z."""
-    c = config.model
-    check_choice("model.encoder", c.encoder, ENCODERS)
-    kind, dtype = c.encoder, compute_dtype(config)
-    if kind.startswith("vit_"):
-        return ViT(variant=kind.removeprefix("vit_"), latent_dim=c.latent_dim, patch=c.vit_patch, dtype=dtype)
-    fields = {name: c[name] for name in ("latent_dim", "stem", "residual_gain")}
-    return ResNet(depth=int(kind.removeprefix("resnet")), width=c.encoder_width, dtype=dtype, **fields)
-
-
-def denoiser(config: ConfigDict, out_channels: int) -> nn.Module:
-    """The network from (xt, t, z) to its prediction."""
-    c = config.model
-    check_choice("model.grouping", c.grouping, ["per_skip", "per_level", "whole"])
-    check_choice("model.remat", c.remat, ["none", "blocks"])
-    check_choice("model.patch", c.patch, [1, 2, 4])
-    names = "channels multipliers blocks attention heads groups dropout patch grouping residual_rescale remat"
-    fields = {name: c[name] for name in names.split()}
-    return UNet(out_channels=out_channels, dtype=compute_dtype(config), **fields)
-
-
-def compute_dtype(config: ConfigDict) -> jnp.dtype:
-    """The type that the networks compute in."""
-    check_choice("model.dtype", config.model.dtype, list(DTYPES))
-    return DTYPES[config.model.dtype]
-
-
-def schedule(config: ConfigDict) -> Schedule:
-    """The noise schedule."""
-    return Schedule(name=config.diffusion.schedule, steps=config.diffusion.steps)
-
-
-def sampler(config: ConfigDict) -> Sampler:
-    """How pictures are made."""
-    c = config.samples
-    names = ("steps", "eta", "churn", "churn_noise", "churn_range", "clip_x0")
-    return Sampler(kind=c.sampler, **{name: c[name] for name in names})
-
-
-def guidance(config: ConfigDict) -> Guidance:
-    """How z is strengthened in pictures."""
-    c = config.samples
-    return Guidance(
-        weight=float(c.guidance),
-        sections=tuple(c.guide_sections) or None,
-        interval=c.guidance_interval,
-        rescale=c.guidance_rescale,
-    )
-
-
-def check_hooks(config: ConfigDict, method: SODA) -> None:
-    """Raise ValueError, naming the key, for pictures and readings that would fail hours later, when they are due."""
-    for name in ("samples", "monitor"):
-        if config[name].every_images < 0:
-            raise ValueError(
-                f"{name}.every_images must be 0 (never) or more, found {config[name].every_images}"
-            )
-    if config.samples.count < 1:
-        raise ValueError(f"samples.count must be 1 or more, found {config.samples.count}")
-    if config.monitor.batch < 2:
-        raise ValueError(
-            f"monitor.batch must be 2 or more, to exchange latents, found {config.monitor.batch}"
-        )
-    times(schedule(config), sampler(config).steps)
-    keep_all_but(method.sections, guidance(config).sections)
 
 
 def optimizer(config: ConfigDict) -> optax.GradientTransformation:
@@ -136,6 +37,11 @@ def optimizer_config(config: ConfigDict) -> OptimizerConfig:
     return OptimizerConfig(
         **config.optimizer.to_dict(), total_images=config.train.images, batch=config.train.batch
     )
+
+
+def ema(config: ConfigDict) -> Ema:
+    """The average of the parameters."""
+    return Ema(**config.ema.to_dict())
 
 
 def lengths(config: ConfigDict) -> Lengths:
@@ -191,25 +97,35 @@ def batch_spec(config: ConfigDict) -> BatchSpec:
     """Shapes of a global batch, as it travels to the devices."""
     c, batch = config.data, config.train.batch
 
-    def images(side: int) -> jax.ShapeDtypeStruct:
-        return jax.ShapeDtypeStruct((batch, side, side, c.channels), jnp.uint8)
+    def images(side: int, *views: int) -> jax.ShapeDtypeStruct:
+        return jax.ShapeDtypeStruct((batch, *views, side, side, c.channels), jnp.uint8)
 
     index = jax.ShapeDtypeStruct((batch,), jnp.int32)
-    pictures = {"source": images(c.source_size), "target": images(c.image_size)}
-    return {**pictures, "index": index, **(camera_spec(batch) if rays(config) else {})}
+    if config.method == "latent_prior":  # it looks at sources only
+        return {"source": images(c.source_size), "index": index}
+    sources = (c.sources,) if c.sources > 1 else ()
+    if config.method == "ddae":  # and it at targets
+        return {"target": images(c.image_size), "index": index}
+    if config.method in LABELLED:  # and they at no targets
+        labels = jax.ShapeDtypeStruct((batch, len(config.supervised.classes)), jnp.int32)
+        return {"source": images(c.source_size), "index": index, "labels": labels}
+    pictures = {"source": images(c.source_size, *sources), "target": images(c.image_size)}
+    return {**pictures, "index": index, **(camera_spec(batch, *sources) if networks.rays(config) else {})}
 
 
-def camera_spec(batch: int) -> BatchSpec:
+def camera_spec(batch: int, *sources: int) -> BatchSpec:
     """Of what the rays are made of."""
-    sides = dict(zip(CAMERAS, (4, 4, 3), strict=True))
-    return {name: jax.ShapeDtypeStruct((batch, n, n), jnp.float32) for name, n in sides.items()}
+    shapes = dict(zip(CAMERAS, ((*sources, 4, 4), (4, 4), (3, 3)), strict=True))
+    return {name: jax.ShapeDtypeStruct((batch, *shape), jnp.float32) for name, shape in shapes.items()}
 
 
 def views(config: ConfigDict) -> Views:
     """How source and target are made of an example."""
-    c, cameras = config.data, rays(config) is not None
+    c, cameras = config.data, networks.rays(config) is not None
     return Views(
-        **{name: c[name] for name in Views.__dataclass_fields__ if name != "cameras"}, cameras=cameras
+        **{name: c[name] for name in Views.__dataclass_fields__ if name not in ("cameras", "labels")},
+        cameras=cameras,
+        labels=config.method in LABELLED,
     )
 
 

@@ -12,7 +12,7 @@ import platform
 import sys
 import time
 import traceback
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import datetime
 from pathlib import Path
@@ -23,9 +23,10 @@ from absl import flags
 from experiments import runs
 from experiments.job import Job
 from soda_jax.parallel import processes
-from soda_jax.parallel.joining import Place, join
+from soda_jax.parallel.joining import JoinError, Place, join
 from soda_jax.parallel.watchdog import Watchdog
-from soda_jax.training.checkpoints import versions
+from soda_jax.training.checkpoints import CheckpointError, versions
+from soda_jax.training.signals import sigterm_raises, status_of
 
 HELP = {
     "distributed": "auto: join the other processes if a launcher started several; off: run alone.",
@@ -67,6 +68,26 @@ def join_others(values: flags.FlagValues | argparse.Namespace) -> None:
     found = join(values.distributed, place, timeout=values.join_timeout, heartbeat=values.heartbeat)
     if processes.process_count() > 1:
         print(found, flush=True)
+
+
+def carry_out(
+    main: str, arguments: argparse.Namespace, folder: Path, work: Callable[[], None], *, if_stopped: str
+) -> int:
+    """What every main but training does around its work, among all processes; returns the exit status.
+
+    main: its name. folder: where errors.log is kept. if_stopped: what the same command does after SIGTERM or Ctrl-C.
+    """
+    try:
+        join_others(arguments)
+        with sigterm_raises(), ending_together(folder):
+            work()
+    except (ValueError, OSError, CheckpointError, JoinError) as error:
+        print(f"{main}: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt as stop:
+        print(f"{main}: stopped; the same command {if_stopped}", file=sys.stderr)
+        return status_of(stop)
+    return 0
 
 
 def facts(job: Job) -> dict[str, str]:

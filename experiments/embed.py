@@ -23,40 +23,28 @@ from typing import Any
 import numpy as np
 from tqdm import tqdm
 
-from data.image_files import open_folder
 from data.pipeline import evaluation_batches
-from data.sources import DataSet, open_data_set
+from data.sources import DataSet
 from experiments import cluster, xla_flags
 from experiments.embedding import METADATA, Part, columns, join_parts, parts_of, write_part
+from experiments.image_sets import TFDS, THREADS, check_ahead, opened
 from experiments.probing import print_once
 from soda_jax.evaluation.features import Extractor
 from soda_jax.export import bundle
 from soda_jax.export.encoders import Encoder, encode
 from soda_jax.parallel import processes
-from soda_jax.parallel.joining import JoinError
 from soda_jax.parallel.preflight import check_alike
-from soda_jax.training.signals import sigterm_raises, status_of
 from soda_jax.types import Batch, Bytes, Features, Tree
-
-THREADS = 2  # that read images ahead
-TFDS = "tfds:"
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Returns the exit status: 0 only when the whole table is there."""
     arguments = _parser().parse_args(argv)
     xla_flags.set_up()
-    try:
-        cluster.join_others(arguments)
-        with sigterm_raises(), cluster.ending_together(Path(arguments.out).parent):
-            embed(arguments)
-    except (ValueError, OSError, JoinError) as error:
-        print(f"experiments.embed: {error}", file=sys.stderr)
-        return 1
-    except KeyboardInterrupt as stop:
-        print("experiments.embed: stopped; the same command goes on", file=sys.stderr)
-        return status_of(stop)
-    return 0
+    folder = Path(arguments.out).parent
+    return cluster.carry_out(
+        "experiments.embed", arguments, folder, lambda: embed(arguments), if_stopped="goes on"
+    )
 
 
 def embed(arguments: argparse.Namespace) -> None:
@@ -70,8 +58,7 @@ def embed(arguments: argparse.Namespace) -> None:
     folder, out = Path(arguments.bundle), Path(arguments.out)
     check_arguments(arguments)
     encoder, config = bundle.load(folder), bundle.opened(folder)
-    dataset = source(arguments, encoder)
-    splits = [arguments.split] if arguments.split else list(dataset.splits)
+    dataset, splits = source(arguments, encoder)
     todo = parts_of(dataset, splits, config["encoder_sha256"], arguments.batch)
     about = description(config, arguments.source, todo)
     check_alike({"what is embedded": json.dumps(about)})
@@ -90,29 +77,18 @@ def embed(arguments: argparse.Namespace) -> None:
 
 def check_arguments(arguments: argparse.Namespace) -> None:
     """Raises ValueError for what would fail after hours."""
-    if not arguments.out.endswith(".parquet"):
-        raise ValueError(f"--out={arguments.out}: expected a name that ends in .parquet")
-    if not Path(arguments.out).parent.is_dir():
-        raise ValueError(f"--out={arguments.out}: there is no folder {Path(arguments.out).parent}: make it")
-    if arguments.batch < 1 or arguments.batch % processes.process_count():
-        raise ValueError(
-            f"--batch={arguments.batch}: expected a multiple of {processes.process_count()} process(es)"
-        )
+    check_ahead(arguments.out, ".parquet", arguments.batch)
     if arguments.split and not arguments.source.startswith(TFDS):
         raise ValueError("--split is for tfds:NAME: a folder has no splits")
 
 
-def source(arguments: argparse.Namespace, encoder: Encoder) -> DataSet:
-    """What --source names. Raises DataError, or ValueError where its images do not fit."""
+def source(arguments: argparse.Namespace, encoder: Encoder) -> tuple[DataSet, list[str]]:
+    """What --source names, and its splits. Raises DataError, or ValueError where its images do not fit."""
     height, width, channels = encoder.image_shape
     if height != width:
         raise ValueError(f"the encoder takes {height} x {width} images: only square ones are read here yet")
-    if arguments.source.startswith(TFDS):
-        dataset = open_data_set(arguments.source.removeprefix(TFDS), arguments.data_dir)
-        if arguments.split:
-            dataset.split(arguments.split)
-        return dataset
-    return open_folder(arguments.source, channels)
+    name = f"{arguments.source}:{arguments.split}" if arguments.split else arguments.source
+    return opened(name, arguments.data_dir, channels)
 
 
 def description(config: Mapping[str, Any], name: str, todo: Sequence[Part]) -> dict[str, Any]:

@@ -16,17 +16,21 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import jax.numpy as jnp
 import numpy as np
+from flax import linen as nn
 
 from experiments import runs, xla_flags
 from experiments.runs import Run, open_run
 from soda_jax.export import bundle, numpy_encoder
 from soda_jax.export.encoders import Encoder, Images, in_float32
 from soda_jax.export.model_card import model_card
-from soda_jax.methods.soda import encoder_variables
+from soda_jax.methods.base import encoder_variables
+from soda_jax.methods.reading import Reading
+from soda_jax.methods.repfusion import RepFusion
 from soda_jax.training.checkpoints import CheckpointError, versions
 from soda_jax.training.signals import sigterm_raises, status_of
-from soda_jax.types import Features
+from soda_jax.types import Features, Tree
 
 PREPROCESSING = {  # what data/views.py does to an image that is evaluated
     "crop": "the largest square in the middle",
@@ -62,6 +66,16 @@ def export(run: Run, out: Path, *, dtype: str = "float32", licence: str = "") ->
     """
     if run.step is None:
         raise ValueError(f"{run.checkpoints} has no checkpoint yet: train first, or give another --workdir")
+    if run.config.method == "latent_prior":
+        raise ValueError(
+            f"--workdir={run.workdir} is a latent prior, whose encoder is that of another run: export "
+            f"--workdir={run.config.prior.workdir}"
+        )
+    if not isinstance(run.method, Reading):
+        raise ValueError(
+            f"--workdir={run.workdir} has method={run.config.method!r}: there is no encoder beside the net whose "
+            "layers are its features. Distil them with method='repfusion', and export the student"
+        )
     encoder, config = frozen(run), about(run)
     if out.exists() and is_this(out, encoder, config, dtype):
         print(f"step {run.step} is exported already: {out}")
@@ -76,13 +90,24 @@ def export(run: Run, out: Path, *, dtype: str = "float32", licence: str = "") ->
 
 
 def frozen(run: Run) -> Encoder:
-    """The encoder of a run's step, with averaged weights."""
+    """The encoder of a run's step, with averaged weights. ValueError where it needs more than images."""
     c = run.config.data
-    return Encoder(
-        module=in_float32(run.method.encoder),
-        variables=encoder_variables(run.encoder_variables()),
-        image_shape=(c.source_size, c.source_size, c.channels),
-    )
+    if run.config.model.source_rays:
+        raise ValueError(
+            "model.source_rays=True: this encoder sees the rays of its images as well, which no reader of a bundle "
+            "makes: export a run that was trained with model.source_rays=False"
+        )
+    module, variables = in_float32(run.method.encoder), encoder_variables(run.encoder_variables())
+    if isinstance(run.method, RepFusion):
+        module, variables = as_pooled(module, variables)
+    return Encoder(module=module, variables=variables, image_shape=(c.source_size, c.source_size, c.channels))
+
+
+def as_pooled(module: nn.Module, variables: Tree) -> tuple[nn.Module, Tree]:
+    """The same encoder with a z that is its pooled features, as RepFusion reads a student."""
+    width = variables["params"]["head"]["kernel"].shape[0]
+    head = {"kernel": jnp.eye(width), "bias": jnp.zeros(width)}
+    return module.clone(latent_dim=width), {**variables, "params": {**variables["params"], "head": head}}
 
 
 def about(run: Run) -> dict[str, Any]:

@@ -3,16 +3,19 @@
 import dataclasses
 import math
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import jax
+import numpy as np
 from ml_collections import ConfigDict
 
 from data.pipeline import training_batches
 from data.sources import DataSet
-from experiments import build
+from experiments import build, networks
+from experiments.drawing import numbered_noise, source_columns
 from experiments.job import Job
-from soda_jax.methods.base import to_uint8
+from soda_jax.methods.base import LatentMethod, to_uint8
 from soda_jax.parallel.processes import is_main
 from soda_jax.parallel.sharding import gather, put_rows, replicated
 from soda_jax.report.figures import save_grid
@@ -69,31 +72,60 @@ def monitor_size(job: Job) -> tuple[int, int]:
 
 
 def sampling(job: Job) -> Callable[[TrainState, int], None]:
-    """Writes source | target | generated of the same test images every time."""
+    """Writes source | target | generated of the same test images every time; of a net without latent, `unguided`."""
     c = job.config.samples
+    if not isinstance(job.method, LatentMethod):
+        return unguided(job)
     host = fixed_batch(job.config, job.dataset, c.count)
     batch, draw = put_rows(host, job.mesh), generator(job, host["target"].shape[1:])
 
     def run(state: TrainState, step: int) -> None:
         images = jax.device_get(draw(ema_variables(state), batch))[: c.count]
         if is_main():
-            columns = [("source", host["source"]), ("target", host["target"]), ("generated", images)]
+            columns = [*source_columns(host["source"]), ("target", host["target"]), ("generated", images)]
             text = f"step {step}: test images, {c.sampler} in {c.steps} steps, guidance {c.guidance}"
             save_grid(job.workdir / "samples" / f"step_{step:08d}.png", columns, description=text)
 
     return run
 
 
+def unguided(job: Job) -> Callable[[TrainState, int], None]:
+    """Writes samples.count squared images from nothing, of the same noise every time."""
+    c, method, sampler = job.config.samples, job.method, networks.sampler(job.config)
+    key, places = stream(job.config, SAMPLES), np.arange(c.count**2).reshape(c.count, c.count)
+    rows = put_rows({"noise": filled(places.ravel(), job.mesh.size)}, job.mesh)
+    shape = job.spec["target"].shape[1:]
+
+    @partial(jax.jit, out_shardings=replicated(job.mesh))
+    def draw(variables, rows: Batch):
+        variables = gather(variables, ema_variables(job.shardings))
+        return to_uint8(method.generate(variables, numbered_noise(key, rows["noise"], shape), sampler, key))
+
+    def run(state: TrainState, step: int) -> None:
+        images = jax.device_get(draw(ema_variables(state), rows))[places]
+        if is_main():
+            columns = [("", column) for column in images.swapaxes(0, 1)]
+            text = f"step {step}: from nothing, {c.sampler} in {c.steps} steps"
+            save_grid(job.workdir / "samples" / f"step_{step:08d}.png", columns, description=text)
+
+    return run
+
+
+def filled(numbers: np.ndarray, devices: int) -> np.ndarray:
+    """As many as the devices divide; the last again to fill up."""
+    return np.pad(numbers, (0, -len(numbers) % devices), mode="edge")
+
+
 def generator(job: Job, shape: tuple[int, ...]) -> Callable:
     """(variables, batch) -> uint8 images of the sources' latents, whole on every device."""
-    method, sampler, key = job.method, build.sampler(job.config), stream(job.config, SAMPLES)
-    guidance = build.guidance(job.config)
+    method, sampler, key = job.method, networks.sampler(job.config), stream(job.config, SAMPLES)
+    guidance = networks.guidance(job.config)
 
     def generate(variables, batch: Batch):
         variables = gather(variables, ema_variables(job.shardings))
-        z = method.latent(variables, batch["source"])
-        images = method.generate(variables, z, sampler, key, shape, guidance=guidance, cameras=batch)
-        return to_uint8(images)
+        told = method.condition(variables, batch["source"], batch)
+        rest = {"guidance": guidance, "cameras": batch} | told.beside()
+        return to_uint8(method.generate(variables, told.z, sampler, key, shape, **rest))
 
     return jax.jit(generate, out_shardings=replicated(job.mesh))
 

@@ -12,7 +12,8 @@ from ml_collections import ConfigDict
 
 from data.pipeline import Batches, check_fit, training_batches
 from data.sources import DataSet
-from experiments import build, runs
+from data.views import cameras_of
+from experiments import build, methods, runs
 from experiments.configs import default
 from soda_jax.methods.base import BatchSpec, Method
 from soda_jax.parallel import processes
@@ -56,7 +57,7 @@ class Program:
         """The training step, to be compiled for the devices of the mesh."""
         c = self.config
         step = jit_step(
-            self.method, build.optimizer(c), c.ema.decay, self.accumulation, c.seed, self.shardings
+            self.method, build.optimizer(c), build.ema(c), self.accumulation, c.seed, self.shardings
         )
         return step.lower(self.abstract, abstract_batch(self.spec, self.mesh))
 
@@ -79,8 +80,8 @@ class Job(Program):
 def design(config: ConfigDict, devices: Sequence[Tree] | None = None) -> Program:
     """The program of a config for these devices; None: all of this run. ValueError for a key that is wrong."""
     plan, spec = build.mesh_plan(config, None if devices is None else len(devices)), build.batch_spec(config)
-    mesh, method = build.mesh(config, devices), build.method(config, spec)
-    build.check_hooks(config, method)
+    mesh, method = build.mesh(config, devices), methods.method(config, spec)
+    methods.check_hooks(config, method)
     abstract = jax.eval_shape(initialiser(config, method, spec))
     shardings = build.shardings(config, abstract, mesh)
     return Program(
@@ -99,9 +100,33 @@ def prepare(config: ConfigDict, workdir: Path) -> Job:
     make_workdir(workdir)
     dataset = build.dataset(config)
     check_fit(dataset, build.views(config))
+    check_lens(config, dataset)
+    check_classes(config, dataset)
     program = design(config)
     parts = {field.name: getattr(program, field.name) for field in fields(program)}
     return Job(workdir=workdir, dataset=dataset, lengths=build.lengths(config), **parts)
+
+
+def check_lens(config: ConfigDict, dataset: DataSet) -> None:
+    """ValueError where the encoder sees rays and images without a camera would have none, with what to set."""
+    if not config.model.source_rays or config.model.source_lens:
+        return
+    k = cameras_of(dataset.split("train")[0], 0, 0, dataset.image_shape)["intrinsics"]
+    lens = tuple(round(float(k[place]), 6) for place in ((0, 0), (1, 1), (0, 2), (1, 2)))
+    raise ValueError(
+        "model.source_rays=True asks for model.source_lens, for images that are encoded without a camera: data set "
+        f"{dataset.name!r} has {lens}"
+    )
+
+
+def check_classes(config: ConfigDict, dataset: DataSet) -> None:
+    """ValueError where training on labels is to have other labels than there are, with what to set."""
+    known = tuple(dataset.labels.values())
+    if config.method in build.LABELLED and tuple(config.supervised.classes) != known:
+        raise ValueError(
+            f"supervised.classes={tuple(config.supervised.classes)}: data set {dataset.name!r} has "
+            f"{dataset.labels or 'no labels'}, so set {known}"
+        )
 
 
 def make_workdir(workdir: Path) -> None:

@@ -1,16 +1,22 @@
-"""Probes a run: `python -m experiments.probe --workdir=DIR [--step=N | --follow] [--config.probe.KEY=VALUE]`.
+"""Probes a run: `python -m experiments.probe --workdir=DIR [--step=N | --follow] [--tasks=A,B] [--config.probe.KEY=V]`.
 
 Linear heads and k-NN for every label of the data set, on the frozen EMA encoder's z and pooled features;
 beside them the same probe of the untrained encoder and of raw pixels. Heads are chosen on a held-out part of
 the training split (views of a scene are not parted) and report on the test split once. The config is that of
-the run, in DIR/config.json; its `probe` keys and `data.dir` can be set here. Writes
+the run, in DIR/config.json; its `probe`, `disentanglement` and `ddae` keys and `data.dir` can be set here. Writes
 DIR/probe/<step>/results.json and prints the table. A step that was probed with the same settings is shown
 again, not probed again.
 
+--grid     of config.method='ddae': every pair of a layer and a noise level instead, into DIR/probe_grid: probe_grid.py
 --step=N   probes that checkpoint (default: the newest)
 --follow   probes each new checkpoint until training has ended, looking every --every seconds
+--tasks=A,B,...   linear,knn (always made), and any of these, which add to the same results.json:
+             dci, mig, sap, factor_vae   how far the dimensions and sections of z keep the labels apart
+             sections   the linear probe on each section of z alone
+             f1         of labels with two classes
 """
 
+import dataclasses
 import json
 import sys
 import time
@@ -19,12 +25,14 @@ from pathlib import Path
 from typing import Any
 
 from absl import flags
-from ml_collections import ConfigDict, config_flags
 
-from experiments import build, cluster, runs, xla_flags
-from experiments.configs import default
+from experiments import build, cluster, methods, probe_grid, runs, xla_flags
 from experiments.probe_baselines import baselines
+from experiments.probe_exhibit import leave, tasks_text
+from experiments.probe_flags import parse
 from experiments.probe_table import table_text
+from experiments.probe_tasks import ALWAYS, add_tasks, kept, with_tasks
+from experiments.probe_tasks import made_from as tasks_made_from
 from experiments.probing import (
     FEATURES,
     Job,
@@ -102,21 +110,27 @@ def probe_step(job: Job, step: int) -> dict[str, Any]:
     """The results of a step, from the workdir if they are there and made from the same; prints the table."""
     path = job.folder / str(step) / "results.json"
     variables = job.run.encoder_variables(step)
-    check_alike({"step": str(step), **made_from(job, variables)})
+    check_alike({"step": str(step), "tasks": ",".join(job.tasks), **made_from(job, variables)})
     found = json.loads(path.read_text()) if path.is_file() else {}
     if found.get("made_from") == made_from(job, variables):
         job.say(f"step {step} is probed already: {path}")
     else:
         job.say(f"probing step {step}")
-        found = results(job, step, variables)
+        found = results(job, step, variables) | kept(found, tasks_made_from(job, variables))
         write_json(path, found)
         job.say(f"wrote {path}")
-    job.say(table_text(found))
+    found = add_tasks(job, path, variables, found)
+    leave(job, step, found)
+    job.say("\n".join(text for text in (table_text(found), tasks_text(found)) if text))
     return found
 
 
 def follow(
-    workdir: Path, overrides: Mapping[str, Any], every: float, wait: Callable[[float], None] = time.sleep
+    workdir: Path,
+    overrides: Mapping[str, Any],
+    every: float,
+    wait: Callable[[float], None] = time.sleep,
+    tasks: Sequence[str] = ALWAYS,
 ) -> None:
     """Probes the checkpoints that are there and each new one; returns when training has ended.
 
@@ -125,7 +139,7 @@ def follow(
     wait_for_config(workdir, every, wait)
     done: set[int] = set()
     probed = 0
-    job = prepare(opened(workdir, None, overrides))
+    job = with_tasks(prepare(opened(workdir, None, overrides)), tasks)
     while True:
         ended = training_has_ended(workdir)  # asked before looking: what comes in between is seen once more
         todo = [step for step in job.run.steps() if step not in done]
@@ -196,25 +210,43 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def run_as_asked(values: flags.FlagValues, overrides: Mapping[str, Any]) -> None:
     """One checkpoint, or all of them as they come."""
-    workdir = Path(values["workdir"].value)
+    workdir, tasks = Path(values["workdir"].value), values["tasks"].value
     if values["follow"].value and processes.process_count() > 1:
         raise ValueError(
             "--follow is for one process: give --step to several, one checkpoint after the other"
         )
-    if values["follow"].value:
-        follow(workdir, overrides, values["every"].value)
+    if values["grid"].value:
+        probe_grid_once(workdir, values, overrides)
+    elif values["follow"].value:
+        follow(workdir, overrides, values["every"].value, tasks=tasks)
     else:
-        probe_once(workdir, values["step"].value, overrides)
+        probe_once(workdir, values["step"].value, overrides, tasks)
 
 
-def probe_once(workdir: Path, step: int | None, overrides: Mapping[str, Any]) -> None:
+def probe_once(
+    workdir: Path, step: int | None, overrides: Mapping[str, Any], tasks: Sequence[str] = ALWAYS
+) -> None:
     """Probes one checkpoint. ValueError where there is none."""
-    run = opened(workdir, step, overrides)
+    run = with_checkpoint(opened(workdir, step, overrides))
+    probe_step(with_tasks(prepare(run), tasks), run.step)
+
+
+def probe_grid_once(workdir: Path, values: flags.FlagValues, overrides: Mapping[str, Any]) -> None:
+    """The grid of one checkpoint."""
+    job = prepare(with_checkpoint(opened(workdir, values["step"].value, overrides)))
+    grid = probe_grid.asked(job, *(values[name].value for name in ("levels", "layers", "select")))
+    variables = job.run.encoder_variables()
+    check_alike({"step": str(job.run.step), "grid": str(grid), **made_from(job, variables)})
+    probe_grid.probe_grid(job, job.run.step, variables, grid)
+
+
+def with_checkpoint(run: Run) -> Run:
+    """The same. ValueError where it has none."""
     if run.step is None:
         raise ValueError(
             f"{run.checkpoints} has no checkpoint yet: train first, or wait for one with --follow"
         )
-    probe_step(prepare(run), run.step)
+    return run
 
 
 def opened(workdir: Path, step: int | None, overrides: Mapping[str, Any]) -> Run:
@@ -222,44 +254,7 @@ def opened(workdir: Path, step: int | None, overrides: Mapping[str, Any]) -> Run
     run = open_run(workdir, step)
     with run.config.unlocked():
         run.config.update_from_flattened_dict(overrides)
-    return run
-
-
-def overridable() -> ConfigDict:
-    """The keys of the config that a probe may set; the rest is as it was trained."""
-    return ConfigDict({"probe": default.get_config().probe, "data": {"dir": ""}})
-
-
-def parse(argv: list[str]) -> tuple[flags.FlagValues, dict[str, Any]]:
-    """The flags, and {"probe.knn_k": 5, ...}; flags.Error for what is unknown or missing."""
-    values = flags.FlagValues()
-    flags.DEFINE_string("workdir", None, "Folder of the run.", flag_values=values)
-    flags.DEFINE_bool("help", False, "Show this and end.", short_name="h", flag_values=values)
-    flags.DEFINE_integer("step", None, "Checkpoint (default: the newest).", flag_values=values)
-    flags.DEFINE_bool(
-        "follow", False, "Probe each new checkpoint until training has ended.", flag_values=values
-    )
-    cluster.define_flags(values)
-    flags.DEFINE_float("every", 10.0, "Seconds between looks with --follow.", 0.1, flag_values=values)
-    rest = _read(values, argv)
-    if rest:
-        raise flags.Error(f"unexpected arguments: {' '.join(rest)}")
-    if values["workdir"].value is None and not values["help"].value:
-        raise flags.Error("--workdir=DIR is missing: the folder of a run of experiments.train")
-    if values["follow"].value and values["step"].value is not None:
-        raise flags.Error("--step and --follow exclude each other: leave one of them out")
-    return values, config_flags.get_override_values(values["config"])
-
-
-def _read(values: flags.FlagValues, argv: list[str]) -> list[str]:
-    """Sets these flags and those of the config; returns what is none. flags.Error for an unknown key."""
-    try:
-        config_flags.DEFINE_config_dict("config", overridable(), flag_values=values, sys_argv=argv)
-        return values(argv)[1:]
-    except (KeyError, AttributeError) as error:
-        raise flags.Error(
-            f"--config has no such key: {runs.one_line(error)}; it has probe.* and data.dir"
-        ) from error
+    return dataclasses.replace(run, method=methods.method(run.config, run.spec))
 
 
 if __name__ == "__main__":

@@ -13,6 +13,7 @@ from typing import Any
 import jax
 import numpy as np
 
+from experiments import networks
 from experiments.probing import (
     FEATURES,
     Job,
@@ -67,14 +68,8 @@ def untrained_encoder(job: Job) -> tuple[str, Tree]:
     initial = job.run.untrained_variables()
     if not initial["batch_stats"]:
         return "initial", initial
-    images = chosen_images(job, "train", min(TRIAL_IMAGES, job.probe.max_train or TRIAL_IMAGES))
-    make = partial(batches, job, "train", images)
-    candidates = {
-        "calibrated": calibrated(
-            job.run.method, initial, job.run.spec, make(whole=True), job.run.config.seed
-        ),
-        "initial": initial,
-    }
+    make = partial(batches, job, "train", trial_images(job))
+    candidates = {"calibrated": with_statistics(job, initial), "initial": initial}
     accuracy = {
         name: trial(job, job.encoder(variables, make(), job.dataset.views))
         for name, variables in candidates.items()
@@ -83,6 +78,24 @@ def untrained_encoder(job: Job) -> tuple[str, Tree]:
     told = ", ".join(f"{name} {value:.1%}" for name, value in accuracy.items())
     job.say(f"  BatchNorm statistics of the untrained encoder, on held-out training images: {told}")
     return best, candidates[best]
+
+
+def trial_images(job: Job) -> np.ndarray:
+    """Numbers of the training images that the statistics are made and chosen on."""
+    return chosen_images(job, "train", min(TRIAL_IMAGES, job.probe.max_train or TRIAL_IMAGES))
+
+
+def with_statistics(job: Job, initial: Tree) -> Tree:
+    """The untrained variables with BatchNorm statistics of training images."""
+    images, run = batches(job, "train", trial_images(job), whole=True), job.run
+    cameras = networks.cameras_alone(run.config)
+    return calibrated(run.method, initial, run.spec, images, run.config.seed, cameras=cameras)
+
+
+def untrained_again(job: Job) -> Tree:
+    """The untrained encoder that the baselines were measured with."""
+    initial = job.run.untrained_variables()
+    return with_statistics(job, initial) if baselines(job)["statistics"] == "calibrated" else initial
 
 
 def trial(job: Job, table: Table) -> float:

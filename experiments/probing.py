@@ -1,7 +1,6 @@
 """What a probe of a run is made of: which images, their features, the scores of these."""
 
 import dataclasses
-import hashlib
 import json
 import math
 import time
@@ -14,9 +13,11 @@ import numpy as np
 from ml_collections import ConfigDict
 from tqdm import tqdm
 
+from data.batches import Batches
 from data.errors import DataError
 from data.pipeline import evaluation_batches
 from data.sources import DataSet
+from data.views import UNTOUCHED
 from experiments import build, runs
 from experiments.runs import Run
 from soda_jax.evaluation.features import Extractor, Table
@@ -45,6 +46,7 @@ class Job:
     run: Run
     dataset: DataSet
     settings: Settings
+    tasks: tuple[str, ...] = ("linear", "knn")
     say: Say = print_once
 
     @property
@@ -89,10 +91,10 @@ def settings_of(config: ConfigDict) -> Settings:
     for name in ("batch", "knn_k"):
         if c[name] < 1:
             raise ValueError(f"config.probe.{name} must be 1 or more, found {c[name]}")
-    if c.augment and config.data.pair == "pose":
+    if c.augment and config.data.pair in UNTOUCHED:
         raise ValueError(
-            "config.probe.augment=True: with config.data.pair='pose' views are not altered, so copies of the "
-            "training images would be the images themselves; leave it out"
+            f"config.probe.augment=True: with config.data.pair={config.data.pair!r} views are not altered, so copies "
+            "of the training images would be the images themselves; leave it out"
         )
     for name in ("max_train", "max_test"):
         if c[name] < 0:
@@ -113,6 +115,37 @@ def chosen_images(job: Job, split: str, limit: int) -> np.ndarray:
     return np.sort(rng.choice(count, limit, replace=False))
 
 
+def plain_stream(
+    dataset: DataSet,
+    split: str,
+    config: ConfigDict,
+    batch: int,
+    images: np.ndarray | None = None,
+    whole: bool = False,
+    size: int = 0,
+    **more: Any,
+) -> Batches:
+    """Images of a split (None: all), as the encoder of this config sees them, read as the config says.
+
+    Of several processes each gets its rows of every batch; whole: all of them. size: another one than the source's.
+    more: of `evaluation_batches`.
+    """
+    c, sharing = config.data, 1 if whole else processes.process_count()
+    return evaluation_batches(
+        dataset,
+        split,
+        batch=batch,
+        image_size=size or c.source_size,
+        channels=c.channels,
+        indices=images,
+        process_index=processes.process_index() if sharing > 1 else 0,
+        process_count=sharing,
+        threads=c.threads,
+        prefetch=c.prefetch,
+        **more,
+    )
+
+
 def batches(
     job: Job, split: str, images: np.ndarray, augment: bool = False, whole: bool = False
 ) -> Iterator[Batch]:
@@ -120,33 +153,20 @@ def batches(
 
     Of several processes each gets its rows of every batch; whole: all of them.
     """
-    c, sharing = job.run.config.data, 1 if whole else processes.process_count()
-    stream = evaluation_batches(
-        job.dataset,
-        split,
-        batch=job.probe.batch,
-        image_size=c.source_size,
-        channels=c.channels,
-        augment=build.views(job.run.config) if augment else None,
-        seed=job.probe.seed,
-        indices=images,
-        process_index=processes.process_index() if sharing > 1 else 0,
-        process_count=sharing,
-        threads=c.threads,
-        prefetch=c.prefetch,
-    )
-    what = f"{split}{', augmented' if augment else ''}"
+    more = {"augment": build.views(job.run.config) if augment else None, "seed": job.probe.seed}
+    stream = plain_stream(job.dataset, split, job.run.config, job.probe.batch, images, whole, **more)
+    what = f"encoding {split}{', augmented' if augment else ''}"
     with stream:
         yield from shown(stream, what, math.ceil(len(images) / job.probe.batch), job.say)
 
 
-def shown(items: Iterable[Batch], what: str, total: int, say: Say) -> Iterator[Batch]:
+def shown(items: Iterable, what: str, total: int, say: Say, unit: str = "batches") -> Iterator:
     """A bar on a terminal; elsewhere a line now and then."""
     with tqdm(
         items,
-        desc=f"encoding {what}",
+        desc=what,
         total=total,
-        unit=" batches",
+        unit=f" {unit}",
         leave=False,
         disable=None if processes.is_main() else True,
     ) as bar:
@@ -154,7 +174,7 @@ def shown(items: Iterable[Batch], what: str, total: int, say: Say) -> Iterator[B
         for number, item in enumerate(bar):
             if bar.disable and time.monotonic() - last > LINE_EVERY:
                 last = time.monotonic()
-                say(f"  encoding {what}: {number} of {total} batches")
+                say(f"  {what}: {number} of {total} {unit}")
             yield item
 
 
@@ -167,15 +187,25 @@ class Tables:
     augmented: Table | None
 
 
-def tables(job: Job, extractor: Extractor, variables: Tree) -> Tables:
-    """One pass over train and over test, and one over train with augmentation if the config asks for it."""
-    train_images = chosen_images(job, "train", job.probe.max_train)
-    test_images = chosen_images(job, "test", job.probe.max_test)
+def tables(
+    job: Job,
+    extractor: Extractor,
+    variables: Tree,
+    images: tuple[np.ndarray, np.ndarray] | None = None,
+    augment: bool = True,
+) -> Tables:
+    """One pass over train and over test, and one over train with augmentation if the config asks for it, too.
+
+    images: numbers of those of train and of test (default: those that the config's limits leave).
+    """
+    train, test = images or (
+        chosen_images(job, split, job.probe[f"max_{split}"]) for split in ("train", "test")
+    )
     views = job.dataset.views
-    augmented = batches(job, "train", train_images, True) if job.probe.augment else None
+    augmented = batches(job, "train", train, True) if augment and job.probe.augment else None
     return Tables(
-        train=extractor(variables, batches(job, "train", train_images), views),
-        test=extractor(variables, batches(job, "test", test_images), views),
+        train=extractor(variables, batches(job, "train", train), views),
+        test=extractor(variables, batches(job, "test", test), views),
         augmented=extractor(variables, augmented, views) if augmented else None,
     )
 
@@ -199,14 +229,13 @@ def by_label(scores: Mapping[str, Mapping[str, Scores]]) -> dict[str, dict[str, 
     return {label: {feature: rows[label] for feature, rows in scores.items()} for label in labels}
 
 
-def settings_hash(job: Job) -> str:
-    """Of the config's keys and the data that a probe depends on."""
-    config = runs.plain(job.run.config)
-    kept = {name: config[name] for name in ("seed", "method", "model", "data", "probe")}
-    for name in ("dir", "workers", "threads", "prefetch"):
-        del kept["data"][name]
-    text = json.dumps([kept, job.dataset.manifest], sort_keys=True)
-    return hashlib.sha256(text.encode()).hexdigest()[:16]
+def settings_hash(job: Job, *more: str) -> str:
+    """Of the config's keys and the data that a probe depends on, and of `more` groups of keys."""
+    own = (
+        ("ddae", "diffusion") if job.run.config.method == "ddae" else ()
+    )  # which its features depend on as well
+    kept = runs.decisive(job.run.config, ("seed", "method", "model", "data", "probe", *own, *more))
+    return runs.digest([kept, job.dataset.manifest])
 
 
 def write_json(path: Path, value: Any) -> None:

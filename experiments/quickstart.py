@@ -144,7 +144,8 @@ def clock(seconds: float) -> str:
     return f"{minutes}:{seconds:02d} min"
 
 
-def _minutes(text: str) -> float:
+def minutes(text: str) -> float:
+    """Of an argument."""
     value = float(text)
     if not 0 < value < math.inf:
         raise argparse.ArgumentTypeError(f"expected a number above 0, found {text}")
@@ -156,7 +157,7 @@ def _parser() -> argparse.ArgumentParser:
         prog="python -m experiments.quickstart", description=__doc__, allow_abbrev=False
     )
     parser.add_argument(
-        "--minutes", type=_minutes, default=4.0, help="of training, about, on 2 cores (default: 4)"
+        "--minutes", type=minutes, default=4.0, help="of training, about, on 2 cores (default: 4)"
     )
     parser.add_argument(
         "--workdir", default="runs/quickstart", metavar="DIR", help="default: runs/quickstart"

@@ -15,7 +15,7 @@ from typing import Any
 
 from experiments.configs import default
 from experiments.runs import plain, read_config
-from soda_jax.report import page
+from soda_jax.report import exhibit, page
 from soda_jax.report.content import CAPTIONS, render
 from soda_jax.report.figures import describe
 from soda_jax.report.record import Picture, RunRecord
@@ -56,6 +56,7 @@ def read(workdir: str | Path) -> RunRecord:
         probes=_probes(folder),
         pictures=_pictures(folder / "samples"),
         history=_history(folder / "samples"),
+        exhibits=exhibit.find(folder),
         classes=about["data_info"]["labels"],
         sizes=about["data_info"]["sizes"],
         versions=about["versions"],

@@ -4,7 +4,7 @@ import hashlib
 import json
 import shlex
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,7 +15,7 @@ from jax.sharding import SingleDeviceSharding
 from ml_collections import ConfigDict
 
 from data.sources import DataSet
-from experiments import build
+from experiments import build, methods
 from experiments.configs import default
 from soda_jax.methods.base import BatchSpec, Method
 from soda_jax.training import checkpoints
@@ -36,6 +36,9 @@ FREE = (
     "samples.",
     "monitor.",
     "probe.",
+    "disentanglement.",
+    "prior.workdir",  # checkpoints hold the encoder; where it came from may have moved
+    "teacher.workdir",  # likewise
     "mesh.",  # but for rounding, and for BatchNorm where a plan is folded, which the log says
 )
 
@@ -116,7 +119,7 @@ def _opened(workdir: Path, saved: Mapping[str, Any], step: int | None) -> Run:
     return Run(
         workdir=workdir,
         config=config,
-        method=build.method(config, spec),
+        method=methods.method(config, spec),
         spec=spec,
         step=step,
         data_info=saved["data_info"],
@@ -182,6 +185,19 @@ def fingerprint(variables: Tree) -> str:
 def plain(config: ConfigDict) -> dict[str, Any]:
     """As JSON reads it back: tuples become lists."""
     return json.loads(json.dumps(config.to_dict()))
+
+
+def decisive(config: ConfigDict, groups: Sequence[str]) -> dict[str, Any]:
+    """These groups of keys, plain, without those that say how data are read: what results depend on."""
+    kept = {name: value for name, value in plain(config).items() if name in groups}
+    for name in ("dir", "workers", "threads", "prefetch"):
+        del kept["data"][name]
+    return {name: kept[name] for name in groups}
+
+
+def digest(value: Any) -> str:
+    """16 hexadecimal digits of a plain value: another one for another value."""
+    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()[:16]
 
 
 def restored(plain_config: Mapping[str, Any]) -> ConfigDict:

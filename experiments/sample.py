@@ -1,234 +1,57 @@
-"""Pictures from a run: `python -m experiments.sample --workdir=DIR [--step=N] [--count=8] [--seed=0]`.
+"""Draws from a run: `python -m experiments.sample --workdir=DIR [--mode=pictures] [--step=N] [--seed=0]`.
 
-Writes into DIR/samples, from images of the test split, or of the training split where there is no other:
-    <step>_views.png           source | target | drawn from the source's z, each column with its own noise
-    <step>_interpolation.png   from the z of A to the z of B, all with the same noise
-    <step>_sections.png        A with one section of its z taken from B, section by section
-The same command again finds them there; the same seed draws the same pictures.
+--mode=pictures   DIR/samples/<step>_views.png, _interpolation.png and _sections.png: what z draws, from the z of
+                  one image to that of another, and with one section of it taken from another
+--mode=reconstruction   DIR/reconstruction/<step>/: the test split encoded and drawn again, --steps=1,2,5,... at a
+                  time, from noise that is drawn and from noise that inversion finds: PSNR, SSIM, MSE, a picture
+--mode=novel_views  DIR/novel_views/<step>/results.json, views.png, orbit.gif and orbit.png: held-out scenes as
+                  other cameras see them, held against a copy of the source and a regressor of the same size
+--mode=images   DIR/images/<step>_<seed>/00000.png, ...: from nothing, of a DDAE, and a square of them in DIR/samples
+--mode=unconditional   PRIOR/unconditional/<step>/: images from nothing, and how far they are from real ones; --workdir
+                  is that of a latent prior, --decoder of its SODA run where that has moved
+The same command again finds what is there; the same seed draws the same.
 """
 
 import argparse
 import sys
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
-import jax
-import jax.numpy as jnp
-import numpy as np
-from ml_collections import ConfigDict
-
-from data.sources import Source
-from data.views import Views
-from experiments import build, cluster, xla_flags
-from experiments.drawing import Draw, draw
+from experiments import cluster, images, novel_views, pictures, reconstruction, unconditional, xla_flags
 from experiments.probing import print_once
-from experiments.runs import Run, fingerprint, open_run
-from soda_jax.editing.interpolate import lerp
-from soda_jax.editing.sections import swap_each
-from soda_jax.nn.rays import CAMERAS
-from soda_jax.parallel import processes
-from soda_jax.parallel.joining import JoinError
-from soda_jax.parallel.preflight import check_alike
-from soda_jax.report.figures import describe, save_grid
-from soda_jax.training.checkpoints import CheckpointError
-from soda_jax.training.signals import sigterm_raises, status_of
-from soda_jax.types import Tree
+from experiments.runs import Run, open_run
 
-GENERATED = 5  # drawings of one source
-FRAMES = 7  # of an interpolation, both ends among them
-PAIRS = 2  # of images A and B
-KINDS = ("views", "interpolation", "sections")
-Rows = Mapping[str, np.ndarray]  # name -> [n, ...]
+# mode -> what draws: it gets the run, at a step, and the command line, and returns the paths of what to look at
+MODES: Mapping[str, Callable[[Run, argparse.Namespace], list[Path]]] = {
+    "pictures": pictures.run_mode,
+    "reconstruction": reconstruction.run_mode,
+    "novel_views": novel_views.run_mode,
+    "unconditional": unconditional.run_mode,
+    "images": images.run_mode,
+}
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Returns the exit status."""
     arguments = _parser().parse_args(argv)
     xla_flags.set_up()
-    try:
-        cluster.join_others(arguments)
-        with sigterm_raises(), cluster.ending_together(Path(arguments.workdir)):
-            run = open_run(arguments.workdir, arguments.step)
-            paths = sample(run, count=arguments.count, seed=arguments.seed)
-    except (ValueError, OSError, CheckpointError, JoinError) as error:
-        print(f"experiments.sample: {error}", file=sys.stderr)
-        return 1
-    except KeyboardInterrupt as stop:
-        print("experiments.sample: stopped; the same command draws again", file=sys.stderr)
-        return status_of(stop)
-    print_once("pictures: " + ", ".join(str(path) for path in paths))
-    return 0
+
+    def work() -> None:
+        paths = MODES[arguments.mode](run_at(arguments.workdir, arguments.step), arguments)
+        print_once(f"{arguments.mode}: " + ", ".join(str(path) for path in paths))
+
+    folder = Path(arguments.workdir)
+    return cluster.carry_out(
+        "experiments.sample", arguments, folder, work, if_stopped="draws what is missing"
+    )
 
 
-def sample(run: Run, *, count: int = 8, seed: int = 0) -> list[Path]:
-    """Draws the three pictures of the run's step unless they are there; returns their paths.
-
-    Raises ValueError where `count` is below 1, there is no checkpoint yet, or fewer than two test images.
-    """
-    if count < 1:
-        raise ValueError(f"--count must be 1 or more, found {count}")
+def run_at(workdir: str | Path, step: int | None) -> Run:
+    """The run at this step (None: its newest). ValueError where it has no checkpoint yet."""
+    run = open_run(workdir, step)
     if run.step is None:
         raise ValueError(f"{run.checkpoints} has no checkpoint yet: train first, or give another --workdir")
-    variables = run.ema_variables()
-    folder, words = Path(run.workdir) / "samples", description(run, count, seed, fingerprint(variables))
-    check_alike({"step": str(run.step), "pictures": words})
-    paths = {kind: folder / f"{run.step}_{kind}.png" for kind in KINDS}
-    if all(path.exists() and describe(path) == words for path in paths.values()):
-        print_once(f"the pictures of step {run.step} are there already")
-    else:
-        for kind, columns in pictures(run, variables, count, seed).items():
-            if processes.is_main():
-                save_grid(paths[kind], columns, side=64 if len(columns) > 10 else 128, description=words)
-    return list(paths.values())
-
-
-def description(run: Run, count: int, seed: int, weights: str) -> str:
-    """How the pictures were made; it is kept in the files, and tells whether they must be made again."""
-    s = run.config.samples
-    noise = f", eta {s.eta}" if s.sampler == "ddim" and s.eta else ""
-    noise = f", churn {s.churn} x {s.churn_noise} in {list(s.churn_range)}" if s.churn else noise
-    which = {"test": "test images, never trained on", "train": "images that were trained on"}
-    sampler = f"{s.sampler.upper()} in {s.steps} steps{noise}{guidance_words(s)}"
-    images = f"{count} {which[split_of(run.data_info['sizes'])]}"
-    told = "told the camera of the view that it paints" if run.method.rays else "not told which view to paint"
-    return (
-        f"Step {run.step} (weights {weights[:8]}), {images}, seed {seed}, {sampler}; the denoiser is {told}."
-    )
-
-
-def guidance_words(samples: ConfigDict) -> str:
-    """How z was strengthened."""
-    if not samples.guidance:
-        return ""
-    words = f", guidance {samples.guidance}"
-    words += f" by sections {list(samples.guide_sections)}" if samples.guide_sections else ""
-    words += f" for t in {list(samples.guidance_interval)}" if samples.guidance_interval != (0.0, 1.0) else ""
-    return words + (f", rescaled by {samples.guidance_rescale}" if samples.guidance_rescale else "")
-
-
-def pictures(run: Run, variables: Tree, count: int, seed: int) -> dict[str, list[tuple[str, Any]]]:
-    """The columns of each picture."""
-    source = source_of(run)
-    chosen = choose(source, max(count, 2 * PAIRS), seed)
-    couples = partners([source[i]["labels"] for i in chosen])[:PAIRS]
-    seen = two_views(source, chosen[:count], build.views(run.config), seed)
-    plain = plain_views(source, chosen, build.views(run.config))
-    encode, paint = draw(run.config, run.method, variables, seed)
-    z_seen, z_plain = encode(seen["source"]), encode(plain["source"])
-    own = cameras_of_rows(plain, [a for a, _ in couples])
-    jobs = [view_job(z_seen, cameras_of_rows(seen)), interpolation_job(z_plain, couples, own)]
-    views, frames, swaps = paint([*jobs, section_job(z_plain, couples, own)])
-    ends = [[plain["target"][couple[i]] for couple in couples] for i in (0, 1)]
-    return {
-        "views": [("source", seen["source"]), ("target", seen["target"]), *_columns(views, "generated")],
-        "interpolation": [("A", ends[0]), *_columns(frames, *fractions()), ("B", ends[1])],
-        "sections": [("A", ends[0]), ("B", ends[1]), *_columns(swaps, *section_titles(swaps.shape[1]))],
-    }
-
-
-def view_job(z: np.ndarray, cameras: Rows) -> Draw:
-    """Every latent with each of the same few noises."""
-    noise = np.tile(np.arange(GENERATED), (len(z), 1))
-    return Draw(
-        z=np.repeat(z[:, None], GENERATED, axis=1), noise=noise, cameras=along_rows(cameras, GENERATED)
-    )
-
-
-def interpolation_job(z: np.ndarray, couples: Sequence[tuple[int, int]], cameras: Rows) -> Draw:
-    z = jnp.asarray(z)
-    return _one_noise_a_row([lerp(z[a], z[b], FRAMES) for a, b in couples], cameras)
-
-
-def section_job(z: np.ndarray, couples: Sequence[tuple[int, int]], cameras: Rows) -> Draw:
-    """z of A, then A with each section from B, then z of B."""
-    z = jnp.asarray(z)
-    swaps = [swap_each(z[a], z[b]) for a, b in couples]
-    rows = [jnp.stack([z[a], *swapped, z[b]]) for (a, b), swapped in zip(couples, swaps, strict=True)]
-    return _one_noise_a_row(rows, cameras)
-
-
-def _one_noise_a_row(rows: list[jax.Array], cameras: Rows) -> Draw:
-    z = np.stack(rows)
-    noise = np.tile(np.arange(len(z))[:, None], (1, z.shape[1]))
-    return Draw(z=z, noise=noise, cameras=along_rows(cameras, z.shape[1]))
-
-
-def cameras_of_rows(views: Rows, rows: Sequence[int] | None = None) -> Rows:
-    """The cameras among these views, of all rows or of some; empty where they are not known."""
-    found = {name: views[name] for name in CAMERAS if name in views}
-    return found if rows is None else {name: array[list(rows)] for name, array in found.items()}
-
-
-def along_rows(cameras: Rows, columns: int) -> Rows:
-    """[rows, ...] as [rows, columns, ...]."""
-    return {name: np.repeat(array[:, None], columns, axis=1) for name, array in cameras.items()}
-
-
-def fractions() -> list[str]:
-    return [f"{i / (FRAMES - 1):.2f}" for i in range(FRAMES)]
-
-
-def section_titles(columns: int) -> list[str]:
-    return ["z of A", *(str(i) for i in range(columns - 2)), "z of B"]
-
-
-def _columns(drawn: np.ndarray, *titles: str) -> list[tuple[str, np.ndarray]]:
-    """[rows, columns, h, w, c] as titled columns; one title stands for all."""
-    names = titles if len(titles) > 1 else titles * drawn.shape[1]
-    return [(name, drawn[:, i]) for i, name in enumerate(names)]
-
-
-def source_of(run: Run) -> Source:
-    """The test split, or the training split of data that has no other.
-
-    Raises what `open_data_set` raises, ValueError where there are not two examples.
-    """
-    dataset = build.dataset(run.config)
-    which = split_of(dataset.splits)
-    source = dataset.split(which)
-    if len(source) < 2:
-        raise ValueError(
-            f"the pictures need 2 {which} examples or more, found {len(source)}: change data.{which}_split"
-        )
-    return source
-
-
-def split_of(splits: Collection[str]) -> str:
-    """Which split the pictures are of."""
-    return "test" if "test" in splits else "train"
-
-
-def choose(source: Source, count: int, seed: int) -> list[int]:
-    """Distinct examples in random order, all of them where there are fewer than `count`."""
-    order = np.random.default_rng(seed).permutation(len(source))
-    return [int(i) for i in order[:count]]
-
-
-def partners(labels: Sequence[dict[str, int]]) -> list[tuple[int, int]]:
-    """Couples (A, B) of positions, each B the one that differs from A in most labels; no example twice."""
-    left, couples = list(range(len(labels))), []
-    while len(left) > 1:
-        a = left.pop(0)
-        b = max(left, key=lambda i: sum(labels[i][name] != labels[a][name] for name in labels[a]))
-        left.remove(b)
-        couples.append((a, b))
-    return couples
-
-
-def two_views(source: Source, chosen: Sequence[int], views: Views, seed: int) -> Rows:
-    """Source, target and what else training makes of an example, [n, ...]."""
-    return stacked([views.two_views(source[i], np.random.default_rng([seed, i])) for i in chosen])
-
-
-def plain_views(source: Source, chosen: Sequence[int], views: Views) -> Rows:
-    """The first image of each example as it is, in the sizes of source and target; its camera is that of both."""
-    return stacked([views.plain_pair(source[i]) for i in chosen])
-
-
-def stacked(drawn: Sequence[Mapping[str, Any]]) -> Rows:
-    """The same names, [n, ...]."""
-    return {name: np.stack([views[name] for views in drawn]) for name in drawn[0]}
+    return run
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -239,11 +62,32 @@ def _parser() -> argparse.ArgumentParser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("--workdir", required=True, metavar="DIR", help="folder of the run")
+    parser.add_argument("--mode", choices=list(MODES), default="pictures", help="what to draw")
     parser.add_argument("--step", type=int, help="checkpoint to draw from (default: the newest)")
-    parser.add_argument("--count", type=int, default=8, help="rows of source and target (default: 8)")
     parser.add_argument("--seed", type=int, default=0, help="of images and noise (default: 0)")
+    parser.add_argument("--count", type=int, default=8, help="rows of the first picture (default: 8)")
+    parser.add_argument(
+        "--steps",
+        type=numbers,
+        default=reconstruction.STEPS,
+        metavar="N,N,...",
+        help="reconstruction: how many, each a point of the curve (default: 1,2,5,10,20,50,100)",
+    )
+    parser.add_argument(
+        "--images",
+        type=int,
+        metavar="N",
+        help="so many images (default: reconstruction all, else 1024)",
+    )
+    novel_views.add_arguments(parser)
+    unconditional.add_arguments(parser)
     cluster.add_arguments(parser)
     return parser
+
+
+def numbers(text: str) -> tuple[int, ...]:
+    """ "1,2,5" as numbers."""
+    return tuple(int(part) for part in text.split(","))
 
 
 if __name__ == "__main__":

@@ -32,7 +32,7 @@ from soda_jax.training import checkpoints
 from soda_jax.training.ledger import TIMINGS
 from soda_jax.training.metrics import read_metrics
 
-BATCH, STEPS, SAVE = 8, 240, 20
+BATCH, STEPS, SAVE = 8, 120, 20
 IMAGES, SIDE = 40, 16
 STEP = re.compile(rb"step (\d+) ")  # how lines of the log begin
 CONFIG = {

@@ -17,8 +17,8 @@ import numpy as np
 
 from experiments import build, xla_flags
 from experiments.drawing import Draw, draw
+from experiments.pictures import along_rows, beside, choose, read, source_of, two_views
 from experiments.runs import Run, open_run
-from experiments.sample import along_rows, cameras_of_rows, choose, source_of, two_views
 from soda_jax.evaluation.image_quality import psnr, ssim
 from soda_jax.methods.base import to_float
 from soda_jax.training.checkpoints import CheckpointError
@@ -62,10 +62,11 @@ def scores(run: Run, kind: str, calls: int, seen: Mapping[str, np.ndarray]) -> t
     with config.unlocked():
         config.samples.update(sampler=kind, steps=steps_for(kind, calls), guidance=0.0)
     encode, paint = draw(config, run.method, run.ema_variables(), 0)
+    seen = read(encode, seen)
     rows = Draw(
-        z=encode(seen["source"])[:, None],
+        z=seen["z"][:, None],
         noise=np.arange(len(seen["source"]))[:, None],
-        cameras=along_rows(cameras_of_rows(seen), 1),
+        cameras=along_rows(beside(seen), 1),
     )
     drawn, target = (to_float(jnp.asarray(x)) for x in (paint([rows])[0][:, 0], seen["target"]))
     return float(psnr(drawn, target).mean()), float(ssim(drawn, target).mean())

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from ml_collections import ConfigDict
 
-from experiments import build
+from experiments import build, methods
 from soda_jax.types import Tree
 from tests import torch_twins as twins
 
@@ -33,7 +33,7 @@ def training_step(
 
 def twin_of(config: ConfigDict, weights: Tree) -> twins.SODA:
     """The twin of the config's method, with our parameters and statistics."""
-    method = build.method(config, build.batch_spec(config))
+    method = methods.method(config, build.batch_spec(config))
     c, channels = config.model, config.data.channels
     encoder = twins.ResNet18(channels, c.latent_dim, c.encoder_width, c.stem == "small")
     denoiser = twins.UNet(channels, method.section_dim, method.denoiser)

@@ -17,7 +17,7 @@ import numpy as np
 from absl import app, flags, logging
 from ml_collections import ConfigDict
 
-from experiments import build, xla_flags
+from experiments import build, methods, xla_flags
 from experiments.benchmarks.alternating import Turn, hardware, measure, table, use_cores, versions
 from experiments.configs import default
 from soda_jax.training.state import TrainState, create, variables
@@ -94,14 +94,14 @@ def random_batch(config: ConfigDict) -> NumpyBatch:
 def first_state(config: ConfigDict) -> TrainState:
     """Before any training."""
     spec = build.batch_spec(config)
-    method, optimizer = build.method(config, spec), build.optimizer(config)
+    method, optimizer = methods.method(config, spec), build.optimizer(config)
     return jax.jit(lambda key: create(method, optimizer, key, spec))(build.init_key(config))
 
 
 def our_step(config: ConfigDict, batch: NumpyBatch, state: TrainState) -> Step:
     """The compiled step on one device, with its state donated, as in training."""
-    method, optimizer = build.method(config, build.batch_spec(config)), build.optimizer(config)
-    step = jax.jit(make_step(method, optimizer, config.ema.decay, 1, config.seed), donate_argnums=0)
+    method, optimizer = methods.method(config, build.batch_spec(config)), build.optimizer(config)
+    step = jax.jit(make_step(method, optimizer, build.ema(config), 1, config.seed), donate_argnums=0)
     placed = jax.device_put(batch)
 
     def take() -> float:

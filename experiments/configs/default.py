@@ -12,26 +12,36 @@ def get_config() -> ConfigDict:
     """The whole config, locked: a line that changes a key that is not here fails."""
     config = ConfigDict()
     config.seed = 0  # of parameters, data order, views, noise: 0 .. 2^32 - 1
-    config.method = "soda"  # soda
+    # soda | ddae | repfusion | latent_prior; to compare with: regressor (paints the mean image at once), autoencoder,
+    # simclr, byol, vicreg, supervised
+    config.method = "soda"
     config.compilation_cache = "default"  # default (the user's cache folder) | "" (off) | a folder
     config.data = data()
     config.model = model()
     config.diffusion = diffusion()
     config.optimizer = optimizer()
-    config.ema = ConfigDict({"decay": 0.9999})  # assumed; warmed up by (1 + step) / (10 + step)
+    # assumed. ramp, of the decay: tens: (1 + step) / (10 + step) | power: 1 - (1 + step)^(-2/3)
+    config.ema = ConfigDict({"decay": 0.9999, "ramp": "tens"})
     config.train = train()
     config.checkpoint = checkpoint()
     config.samples = samples()
     config.monitor = monitor()
     config.mesh = mesh()
     config.probe = probe()
+    config.disentanglement = disentanglement()
+    config.prior = prior()
+    config.ddae = ddae()
+    config.siamese = siamese()
+    config.supervised = supervised()
+    config.repfusion = repfusion()
+    config.teacher = teacher()
     return config.lock()
 
 
 def data() -> ConfigDict:
     """What is read, and how two views are made of it."""
     data = ConfigDict()
-    data.name = "views3d"  # a prepared data set: views3d | fashion_mnist | folder's --name | a TFDS name
+    data.name = "views3d"  # a prepared data set: views3d | fashion_mnist | a folder's --name | a TFDS name
     data.dir = (
         ""  # where data sets lie; "": the user's cache folder ($SODA_JAX_DATA, else ~/.cache/soda_jax/data)
     )
@@ -43,9 +53,10 @@ def data() -> ConfigDict:
     data.workers = 0  # processes that prepare batches; 0: threads of this one do
     data.threads = 2  # that read ahead, in this process or in each worker
     data.prefetch = 64  # examples to read ahead
-    data.pair = (
-        "pose"  # augment: two draws of one image | pose: two cameras | pose_augment: both (paper: views)
-    )
+    # augment: draws of an image | pose: two of a scene or group | pose_augment: both (paper: views)
+    # | same: one image twice, an auto-encoder
+    data.pair = "pose"
+    data.sources = 1  # views that are encoded together, z their mean; more than one needs pair = "pose..."
     data.crop_prob = 0.95  # probability of a random resized crop; of each view, as all of these
     data.crop_scale = (0.08, 1.0)  # share of the area that is kept
     data.crop_ratio = (0.75, 1.3333)  # width / height of the crop
@@ -78,9 +89,28 @@ def model() -> ConfigDict:
     model.residual_rescale = True  # paper: residual sums / sqrt(2)
     model.mask_section = 0.1  # probability that a section is dropped, each for itself (paper: masking)
     model.mask_all = 0.1  # probability that all of them are
-    model.rays = "none"  # of the target, seen by the denoiser: none | concat (paper) | moment; needs cameras
+    model.rays = "none"  # of the target, seen by the denoiser; need cameras. paper, which is not known:
+    #                      none | concat (direction, origin) | moment (direction, moment)
+    #                      | sphere (a point of the ray) | unit_sphere (two angles)
     model.ray_scale = 1.0  # length in units of the world that counts as 1 in rays
+    model.ray_radius = 1.0  # sphere: how far along the ray, in that length
+    model.ray_encoding = "none"  # none | sinusoidal (paper) | octaves: cosines and sines of each coordinate
+    model.ray_frequencies = 8  # of the encoding, for each coordinate
+    model.rgb_projection = 0  # channels that the image is mixed to, beside rays (paper: some); 0: as it is
+    model.source_rays = False  # paper: True: the encoder sees the rays of its sources as well
+    model.source_lens = ()  # (fx, fy, cx, cy) in sides of the image, of images that are encoded without a
+    #                         camera, as the probe does; only source_rays asks for it
+    model.cross_attention = (
+        False  # paper, for 3-D: True: blocks of the U-Net that attend look at the sources too
+    )
+    model.consistency = 0.0  # weight of a VICReg loss between the z of both views; 0: off (paper)
+    model.projector = (512, 512)  # widths of the layers that this loss sees z through
+    model.joint_prior = (
+        0.0  # weight of the loss of a diffusion model of z (prior.*) trained along; 0: off (paper)
+    )
     model.source_noise = 0.1  # standard deviation, of images in [-1, 1]
+    model.resample = "conv"  # of ddae's U-Net, between levels: conv (ddpm) | block (ddpmpp)
+    model.head_channels = 0  # of ddae's attention, in each head; 0: one head
     model.dtype = "float32"  # of the computation: float32 | bfloat16; parameters and norms stay float32
     model.remat = "none"  # none | blocks (less memory, about a third more work)
     return model
@@ -89,11 +119,81 @@ def model() -> ConfigDict:
 def diffusion() -> ConfigDict:
     """The noise, and what the denoiser predicts."""
     diffusion = ConfigDict()
-    diffusion.schedule = "inverted"  # inverted (paper) | cosine | linear
+    # of ddae: ddpm: any schedule, prediction is the loss's | edm: schedule "edm", its own preconditioning and loss
+    diffusion.framework = "ddpm"
+    diffusion.schedule = "inverted"  # inverted (paper) | cosine | linear | constant | edm
     diffusion.steps = 1000  # T; 0: continuous time
     diffusion.prediction = "eps"  # eps (paper) | x0 | v
     diffusion.loss_in = "eps"  # eps (paper) | x0 | v: what the squared error is taken of
+    # uniform (paper) | resampled, learned: where the loss varies most, and weighted so that its mean stays what it is
+    diffusion.noise_levels = "uniform"
+    diffusion.level_bins = 100  # of t, which resampled and learned tell apart
     return diffusion
+
+
+def siamese() -> ConfigDict:
+    """Of method=simclr, byol and vicreg, on SODA's encoder and views."""
+    siamese = ConfigDict()
+    siamese.projector = (512, 128)  # widths of what sees z in training only
+    siamese.temperature = 0.2  # of simclr
+    siamese.predictor = (512, 128)  # of byol: widths of what answers the averaged networks
+    siamese.momentum = 0.99  # of byol's averaged networks, at the start; rises to 1 at train.images
+    return siamese
+
+
+def supervised() -> ConfigDict:
+    """Of method=supervised and repfusion."""
+    return ConfigDict({"classes": (10,)})  # how many each label of the data set has, in its order
+
+
+def repfusion() -> ConfigDict:
+    """Of method=repfusion (arXiv 2308.10916): how a student, which is the encoder, learns from a diffusion net."""
+    repfusion = ConfigDict()
+    repfusion.distance = "hint"  # of features: hint (paper) | hint_dense | at | rkd
+    repfusion.weight = 1.0  # of it
+    repfusion.time = "rl"  # what the teacher is asked for: rl (paper): chosen by image | uniform | fixed
+    repfusion.t = 0  # fixed: 0 .. T - 1
+    repfusion.t_max = 50  # uniform: below it
+    repfusion.entropy = 0.1  # rl: weight of the policy's entropy at first (paper) ..
+    repfusion.entropy_images = 5_000_000  # .. which falls to 0 within so many images (paper: 100 epochs)
+    repfusion.baseline = False  # rl: rewards are held against the mean of the batch (paper: not)
+    return repfusion
+
+
+def teacher() -> ConfigDict:
+    """Of method=repfusion: a trained DDAE run. Keys as in `model` and `diffusion`, and alike to those of the run."""
+    teacher = ConfigDict()
+    teacher.workdir = ""  # the run whose averaged net is frozen
+    teacher.image_size = 32  # pixels a side that it knows
+    teacher.tap = "middle/branch"  # what is distilled (paper)
+    teacher.update(channels=128, multipliers=(1, 2, 2, 2), blocks=2, attention=(False, True, False, False))
+    teacher.update(
+        head_channels=0, resample="conv", patch=1, dropout=0.0, dtype="bfloat16"
+    )  # dtype: ours to choose
+    teacher.update(framework="ddpm", schedule="linear", steps=1000, prediction="eps")
+    return teacher
+
+
+def ddae() -> ConfigDict:
+    """Of method=ddae: where features are read (arXiv 2303.09769). probe --grid finds the best place."""
+    ddae = ConfigDict()
+    ddae.tap = "out_6"  # block of the U-Net: in_1, ..., middle, out_1, ...
+    ddae.level = 11  # noise, 1 (almost clean) to diffusion.steps
+    ddae.draws = 1  # of noise, whose features are averaged (paper: 1); 0: clean images
+    return ddae
+
+
+def prior() -> ConfigDict:
+    """Of method=latent_prior: a diffusion model of z (Diff-AE, arXiv 2111.15640, whose sizes these are)."""
+    prior = ConfigDict()
+    prior.workdir = ""  # the trained SODA run whose encoder is frozen, and which decodes
+    prior.layers = 10  # of the perceptron
+    prior.width = 2048  # of its hidden layers
+    prior.prediction = "eps"  # eps | x0 | v
+    prior.loss = "l1"  # l1 | l2: of the error in what is predicted
+    prior.schedule = "constant"  # constant | linear | cosine | inverted; diffusion.schedule is that of images
+    prior.steps = 1000  # T; 0: continuous time
+    return prior
 
 
 def optimizer() -> ConfigDict:
@@ -107,6 +207,7 @@ def optimizer() -> ConfigDict:
     optimizer.clip = 1.0  # largest global norm of the gradient; 0: none
     optimizer.warmup_images = 100_000  # images until the full rate
     optimizer.schedule = "constant"  # after the warm-up: constant | cosine (to 0 at train.images)
+    optimizer.hold_images = 0  # the rate changes every so many images only, an epoch say; 0: with every step
     return optimizer
 
 
@@ -180,3 +281,12 @@ def probe() -> ConfigDict:
     probe.max_test = 0
     probe.seed = 0
     return probe
+
+
+def disentanglement() -> ConfigDict:
+    """Scores of the parts of z: probe --tasks=dci,mig,sap,factor_vae,sections."""
+    disentanglement = ConfigDict()
+    disentanglement.images = 4000  # of each split, drawn once; 0: all
+    # histogram: fast | boosting: exact, as in the literature; minutes a label with ten dimensions, hours with hundreds
+    disentanglement.trees = "histogram"
+    return disentanglement

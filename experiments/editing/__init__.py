@@ -1,0 +1,1 @@
+"""The modes of `experiments.edit`, a module each, and what they share."""

@@ -1,0 +1,194 @@
+"""The method that a config names, as an object, and what of it cannot be had. Wrong values are told by key."""
+
+from typing import Any, get_args
+
+from ml_collections import ConfigDict
+
+from experiments import networks
+from soda_jax.diffusion.samplers import times
+from soda_jax.diffusion.schedules import Name as ScheduleName
+from soda_jax.diffusion.schedules import Schedule
+from soda_jax.methods.autoencoder import Autoencoder
+from soda_jax.methods.base import BatchSpec, LatentMethod, Method
+from soda_jax.methods.consistency import Consistency
+from soda_jax.methods.ddae import DDAE
+from soda_jax.methods.distances import Kind as DistanceKind
+from soda_jax.methods.joint_prior import JointPrior
+from soda_jax.methods.latent_prior import LatentPrior
+from soda_jax.methods.noise_levels import Kind as LevelKind
+from soda_jax.methods.noise_levels import NoiseLevels
+from soda_jax.methods.reading import Reading
+from soda_jax.methods.regressor import Regressor
+from soda_jax.methods.repfusion import RepFusion
+from soda_jax.methods.siamese import BYOL, Siamese, SimCLR, VICReg
+from soda_jax.methods.soda import SODA, keep_all_but
+from soda_jax.methods.supervised import Supervised
+from soda_jax.methods.time_choice import Policy, TimeChoice, Uniform
+from soda_jax.nn.checks import check_choice
+from soda_jax.nn.latent_mlp import LatentMLP
+
+LEVELS = get_args(LevelKind)
+
+
+def method(config: ConfigDict, spec: BatchSpec) -> Method:
+    """The method that `config.method` names, for batches of this spec."""
+    check_choice("method", config.method, ["soda", "regressor", "autoencoder", *METHODS])
+    return METHODS.get(config.method, soda)(config, spec)
+
+
+def soda(config: ConfigDict, spec: BatchSpec) -> SODA:
+    """SODA for batches of this spec, or what is compared with it and has the same networks."""
+    c, channels, seen = config.model, spec["target"].shape[-1], networks.rays(config)
+    own = {**{name: config.diffusion[name] for name in ("prediction", "loss_in")}, **adaptive(config)}
+    reads, paints = networks.encoder(config), networks.denoiser(config, channels)
+    kind = {"regressor": Regressor, "autoencoder": Autoencoder}.get(config.method, SODA)
+    return kind(
+        encoder=networks.projecting(config, reads, channels) if c.source_rays else reads,
+        denoiser=networks.projecting(config, paints, channels) if seen else paints,
+        schedule=networks.schedule(config),
+        mask_section=c.mask_section,
+        mask_all=c.mask_all,
+        source_noise=c.source_noise,
+        rays=seen,
+        source_rays=c.source_rays,
+        lens=networks.lens(config),
+        cross_attention=c.cross_attention,
+        **(own if kind is SODA else {}),
+        consistency=consistency(config),
+    )
+
+
+def ddae(config: ConfigDict, spec: BatchSpec) -> DDAE:
+    """A diffusion net without latent. ValueError where it would be probed at another size than it is trained at."""
+    if config.data.source_size != config.data.image_size:
+        raise ValueError(
+            f"data.source_size={config.data.source_size} is the size of images that are probed, and "
+            f"data.image_size={config.data.image_size} that of training: with method='ddae' they must be alike"
+        )
+    net = networks.diffusion_net(config.model, spec["target"].shape[-1], remat=config.model.remat)
+    return DDAE(denoiser=net, framework=networks.framework(config.diffusion), **config.ddae.to_dict())
+
+
+def repfusion(config: ConfigDict, spec: BatchSpec) -> RepFusion:
+    """A student and its teacher."""
+    c, t = config.repfusion, config.teacher
+    check_choice("repfusion.distance", c.distance, get_args(DistanceKind))
+    net = networks.diffusion_net(t, config.data.channels, dropout=0.0)
+    teacher = DDAE(denoiser=net, framework=networks.framework(t), tap=t.tap, level=1, draws=0)
+    return RepFusion(
+        encoder=networks.encoder(config),
+        teacher=teacher,
+        teacher_shape=(t.image_size, t.image_size, config.data.channels),
+        choice=time_choice(config, teacher.levels),
+        distance=c.distance,
+        weight=float(c.weight),
+    )
+
+
+def time_choice(config: ConfigDict, actions: int) -> TimeChoice:
+    """Which time the teacher is asked for."""
+    c = config.repfusion
+    check_choice("repfusion.time", c.time, ["rl", "uniform", "fixed"])
+    if c.time == "rl":
+        horizon, own = (
+            -(-c.entropy_images // config.train.batch),
+            {"entropy": float(c.entropy), "baseline": c.baseline},
+        )
+        return Policy(actions=actions, classes=tuple(config.supervised.classes), horizon=horizon, **own)
+    choice = Uniform(first=c.t, count=1) if c.time == "fixed" else Uniform(count=c.t_max)
+    if choice.first + choice.count > actions:
+        raise ValueError(
+            f"repfusion.t and repfusion.t_max must be within the teacher's {actions} times, found {c.t}, {c.t_max}"
+        )
+    return choice
+
+
+def consistency(config: ConfigDict) -> Consistency | None:
+    """The loss between the latents of both views."""
+    c = config.model
+    return Consistency(weight=float(c.consistency), widths=c.projector) if c.consistency else None
+
+
+def adaptive(config: ConfigDict) -> dict[str, Any]:
+    """What a diffusion has beside a regressor: how it draws times, and a prior that is trained along."""
+    c, weight = config.diffusion, config.model.joint_prior
+    check_choice("diffusion.noise_levels", c.noise_levels, ["uniform", *LEVELS])
+    levels = NoiseLevels(kind=c.noise_levels, bins=c.level_bins) if c.noise_levels in LEVELS else None
+    joint = JointPrior(weight=float(weight), **latent_denoiser(config)) if weight else None
+    return {"noise_levels": levels, "joint_prior": joint}
+
+
+def latent_prior(config: ConfigDict, spec: BatchSpec) -> LatentPrior:
+    """A diffusion model of the latents of an encoder."""
+    del spec  # its shapes follow from the encoder
+    return LatentPrior(encoder=networks.encoder(config), **latent_denoiser(config))
+
+
+def siamese(config: ConfigDict, spec: BatchSpec) -> Siamese:
+    """SimCLR, BYOL or VICReg, on SODA's encoder."""
+    del spec  # their shapes follow from the encoder
+    c, fields = (
+        config.siamese,
+        {"encoder": networks.encoder(config), "projector": tuple(config.siamese.projector)},
+    )
+    if config.method == "simclr":
+        return SimCLR(temperature=c.temperature, **fields)
+    if config.method == "vicreg":
+        return VICReg(**fields)
+    steps = -(-config.train.images // config.train.batch)
+    return BYOL(predictor=tuple(c.predictor), momentum=c.momentum, total_steps=steps, **fields)
+
+
+def supervised(config: ConfigDict, spec: BatchSpec) -> Supervised:
+    """SODA's encoder, trained on labels."""
+    del spec  # its shapes follow from the encoder
+    return Supervised(encoder=networks.encoder(config), classes=tuple(config.supervised.classes))
+
+
+def latent_denoiser(config: ConfigDict) -> dict[str, Any]:
+    """The fields of one: what denoises z, the noise there, and what is predicted."""
+    c = config.prior
+    check_choice("prior.schedule", c.schedule, list(get_args(ScheduleName)))
+    if c.steps < 0:
+        raise ValueError(f"prior.steps must be 0 (continuous) or more, found {c.steps}")
+    network = LatentMLP(layers=c.layers, width=c.width, dtype=networks.compute_dtype(config))
+    schedule = Schedule(name=c.schedule, steps=c.steps)
+    return {"network": network, "schedule": schedule, "loss_kind": c.loss, "prediction": c.prediction}
+
+
+def check_hooks(config: ConfigDict, method: Method) -> None:
+    """Raise ValueError, naming the key, for pictures and readings that would fail hours later, when they are due."""
+    for name in ("samples", "monitor"):
+        if config[name].every_images < 0:
+            raise ValueError(
+                f"{name}.every_images must be 0 (never) or more, found {config[name].every_images}"
+            )
+    if isinstance(method, LatentPrior):
+        check_never(config, "samples", "draw with python -m experiments.sample --mode=unconditional")
+    if not isinstance(method, Reading):
+        check_never(config, "monitor", "there is no encoder of sources")
+    if hasattr(method, "generate"):
+        times(method.schedule, networks.sampler(config).steps)
+    else:
+        check_never(config, "samples", "this method draws nothing")
+    if config.samples.count < 1:
+        raise ValueError(f"samples.count must be 1 or more, found {config.samples.count}")
+    if config.monitor.batch < 2:
+        raise ValueError(
+            f"monitor.batch must be 2 or more, to exchange latents, found {config.monitor.batch}"
+        )
+    if isinstance(method, LatentMethod):
+        keep_all_but(method.sections, networks.guidance(config).sections)
+
+
+def check_never(config: ConfigDict, hook: str, reason: str) -> None:
+    """ValueError where a hook is asked for that this method has not."""
+    if config[hook].every_images:
+        raise ValueError(
+            f"{hook}.every_images must be 0 with method={config.method!r}, found {config[hook].every_images}: {reason}"
+        )
+
+
+# config.method -> what makes it of (config, spec); those that are not here are made by `soda`
+METHODS = {"ddae": ddae, "repfusion": repfusion, "latent_prior": latent_prior, "supervised": supervised}
+METHODS |= dict.fromkeys(("simclr", "byol", "vicreg"), siamese)

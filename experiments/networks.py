@@ -1,0 +1,131 @@
+"""What a config says of networks, noise and pictures, as objects. Wrong values are told by key."""
+
+from typing import Any, get_args
+
+import jax.numpy as jnp
+from flax import linen as nn
+from ml_collections import ConfigDict
+
+from soda_jax.diffusion.frameworks import DDPM, EDM, Framework
+from soda_jax.diffusion.samplers import Sampler
+from soda_jax.diffusion.schedules import Schedule
+from soda_jax.methods.soda import Guidance
+from soda_jax.nn.checks import check_choice
+from soda_jax.nn.ddpm_unet import DDPMUNet
+from soda_jax.nn.rays import Encoding as RayEncoding
+from soda_jax.nn.rays import Kind as RayKind
+from soda_jax.nn.rays import Projecting, Rays, alone
+from soda_jax.nn.resnet import STAGES, ResNet
+from soda_jax.nn.unet import UNet
+from soda_jax.nn.vit import SIZES, ViT
+from soda_jax.types import Batch
+
+DTYPES = {"float32": jnp.float32, "bfloat16": jnp.bfloat16}
+ENCODERS = [*(f"resnet{depth}" for depth in STAGES), *(f"vit_{size}" for size in SIZES)]
+
+
+def rays(config: ConfigDict) -> Rays | None:
+    """What tells the denoiser which view to paint."""
+    c = config.model
+    check_choice("model.rays", c.rays, ["none", *get_args(RayKind)])
+    check_choice("model.ray_encoding", c.ray_encoding, get_args(RayEncoding))
+    more = {name: c[f"ray_{name}"] for name in ("scale", "radius", "encoding", "frequencies")}
+    return None if c.rays == "none" else Rays(kind=c.rays, **more)
+
+
+def lens(config: ConfigDict) -> tuple[float, float, float, float] | None:
+    """Of images that are encoded without a camera; None: not known."""
+    found = config.model.source_lens
+    if len(found) not in (0, 4) or not all(length > 0 for length in found[:2]):
+        raise ValueError(
+            f"model.source_lens must be (fx, fy, cx, cy) in sides of the image, or (), found {found}"
+        )
+    return tuple(map(float, found)) or None
+
+
+def cameras_alone(config: ConfigDict) -> Batch:
+    """Of an image that is encoded by itself, one row; none where the encoder does not look at them."""
+    return alone(lens(config), 1) if config.model.source_rays else {}
+
+
+def projecting(config: ConfigDict, network: nn.Module, channels: int) -> nn.Module:
+    """The network that sees rays behind so many channels of an image, which it may see as mixtures."""
+    features = config.model.rgb_projection
+    if features < 0:
+        raise ValueError(
+            f"model.rgb_projection must be 0 (the image as it is) or more channels, found {features}"
+        )
+    if not features:
+        return network
+    return Projecting(network, channels=channels, features=features, dtype=compute_dtype(config))
+
+
+def encoder(config: ConfigDict) -> nn.Module:
+    """The network from a source to z."""
+    c = config.model
+    check_choice("model.encoder", c.encoder, ENCODERS)
+    kind, dtype = c.encoder, compute_dtype(config)
+    if kind.startswith("vit_"):
+        return ViT(variant=kind.removeprefix("vit_"), latent_dim=c.latent_dim, patch=c.vit_patch, dtype=dtype)
+    fields = {name: c[name] for name in ("latent_dim", "stem", "residual_gain")}
+    return ResNet(depth=int(kind.removeprefix("resnet")), width=c.encoder_width, dtype=dtype, **fields)
+
+
+def denoiser(config: ConfigDict, out_channels: int) -> nn.Module:
+    """The network from (xt, t, z) to its prediction."""
+    c = config.model
+    check_choice("model.grouping", c.grouping, ["per_skip", "per_level", "whole"])
+    check_choice("model.remat", c.remat, ["none", "blocks"])
+    check_choice("model.patch", c.patch, [1, 2, 4])
+    names = "channels multipliers blocks attention heads groups dropout patch grouping residual_rescale remat"
+    fields = {name: c[name] for name in (*names.split(), "cross_attention")}
+    return UNet(out_channels=out_channels, dtype=compute_dtype(config), **fields)
+
+
+def compute_dtype(config: ConfigDict) -> jnp.dtype:
+    """The type that the networks compute in."""
+    check_choice("model.dtype", config.model.dtype, list(DTYPES))
+    return DTYPES[config.model.dtype]
+
+
+def schedule(config: ConfigDict) -> Schedule:
+    """The noise schedule."""
+    return Schedule(name=config.diffusion.schedule, steps=config.diffusion.steps)
+
+
+def sampler(config: ConfigDict) -> Sampler:
+    """How pictures are made."""
+    c = config.samples
+    names = ("steps", "eta", "churn", "churn_noise", "churn_range", "clip_x0")
+    return Sampler(kind=c.sampler, **{name: c[name] for name in names})
+
+
+def guidance(config: ConfigDict) -> Guidance:
+    """How z is strengthened in pictures."""
+    c = config.samples
+    return Guidance(
+        weight=float(c.guidance),
+        sections=tuple(c.guide_sections) or None,
+        interval=c.guidance_interval,
+        rescale=c.guidance_rescale,
+    )
+
+
+def diffusion_net(c: ConfigDict, out_channels: int, **more: Any) -> DDPMUNet:
+    """The U-Net of these keys, which are those of `model`."""
+    names = "channels multipliers blocks attention head_channels resample dropout patch"
+    check_choice("model.dtype", c.dtype, list(DTYPES))
+    fields = {name: c[name] for name in names.split()} | more
+    return DDPMUNet(out_channels=out_channels, dtype=DTYPES[c.dtype], **fields)
+
+
+def framework(c: ConfigDict) -> Framework:
+    """What a net is trained and asked by, of keys as in `diffusion`. ValueError for a schedule that it cannot have."""
+    named = Schedule(name=c.schedule, steps=c.steps)
+    check_choice("diffusion.framework", c.framework, ["ddpm", "edm"])
+    if (c.framework == "edm") != (c.schedule == "edm"):
+        raise ValueError(
+            f"diffusion.framework={c.framework!r} does not go with diffusion.schedule={c.schedule!r}: "
+            "edm has a schedule of that name, and ddpm any other"
+        )
+    return EDM(schedule=named) if c.framework == "edm" else DDPM(schedule=named, prediction=c.prediction)
