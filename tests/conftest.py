@@ -70,28 +70,55 @@ FAST = {
 }
 
 
-# Files of `pytest -m slow`, left out otherwise: real processes, kills, compilers of other machines.
+# Files of `pytest -m slow`, left out otherwise: real processes, kills, compilers of other machines, many programs.
 SLOW = {
     "ahead",
     "compile_tpu",
     "crash",
+    "devices",
+    "edit_modes",
     "fashion_head",
+    "hooks_sharded",
+    "images",
     "killed_jobs",
+    "methods_trained",
+    "posed_run",
+    "probe_grid",
     "processes",
+    "regressor_trained",
+    "repfusion",
+    "resume",
     "resume_random",
+    "step_collectives",
     "topology",
     "train_sharded",
+    "unconditional",
 }
 
 
+# Files that take longest, begun first: a file is one process's, and the last to begin would keep the others waiting.
+DEAREST = ["crash", "processes", "topology", "resume_random", "killed_jobs", "fashion_head", "posed_run"]
+DEAREST += [
+    "compile_tpu",
+    "train_main",
+    "resume",
+    "devices",
+    "step_collectives",
+    "export_readers",
+    "novel_views",
+]
+
+
 def pytest_collection_modifyitems(items):
-    """Marks the tests of FAST and of SLOW."""
+    """Marks the tests of FAST and of SLOW; brings those of DEAREST to the front."""
     for item in items:
         name = item.path.stem.removeprefix("test_")
         if name in FAST:
             item.add_marker(pytest.mark.fast)
         if name in SLOW:
             item.add_marker(pytest.mark.slow)
+    place = {name: number for number, name in enumerate(DEAREST)}
+    items.sort(key=lambda item: place.get(item.path.stem.removeprefix("test_"), len(place)))
 
 
 @pytest.fixture

@@ -1,6 +1,7 @@
 """Real processes for the tests: the training main with the small config, started by experiments.launch.local."""
 
 import os
+import signal
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -40,11 +41,13 @@ def start_alone(arguments: Sequence[str], **variables: str) -> subprocess.Popen:
 
 
 def finished(process: subprocess.Popen, timeout: int = 400) -> tuple[int, str]:
-    """Exit status and output; a process that does not end is killed, and fails the test."""
+    """Exit status and output; a process that does not end is killed with what it started, and fails the test."""
     try:
         output = process.communicate(timeout=timeout)[0]
     except subprocess.TimeoutExpired:
-        process.kill()
+        for pid in [*children(process), process.pid]:
+            os.kill(pid, signal.SIGKILL)
+        print(process.communicate()[0])  # and the process is reaped: the next test would be told of it
         raise
     return process.returncode, output
 

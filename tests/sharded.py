@@ -6,6 +6,7 @@ import jax
 
 from soda_jax.parallel import sharding
 from soda_jax.parallel.mesh import make_mesh
+from soda_jax.training.optimizer import Ema
 from soda_jax.training.step import jit_step
 from tests import tiny
 
@@ -29,7 +30,7 @@ def shardings(method, mesh):
 def program(method, mesh, accumulation=1, seed=0):
     """The jitted step, and where its state lies."""
     _, placed = shardings(method, mesh)
-    return jit_step(method, tiny.optimizer(), 0.99, accumulation, seed, placed), placed
+    return jit_step(method, tiny.optimizer(), Ema(decay=0.99), accumulation, seed, placed), placed
 
 
 def compiled_text(method, mesh, batch, accumulation=1):

@@ -10,7 +10,7 @@ import jax
 import numpy as np
 import tensorflow_datasets as tfds
 
-from experiments import build, runs
+from experiments import build, methods, runs
 from experiments.configs import default
 from soda_jax.training.checkpoints import Checkpoints
 from soda_jax.training.state import create
@@ -59,7 +59,7 @@ def initial_state():
     """The state before the first step, which no data set changes."""
     c = config()
     spec = build.batch_spec(c)
-    method, optimizer = build.method(c, spec), build.optimizer(c)
+    method, optimizer = methods.method(c, spec), build.optimizer(c)
     return jax.jit(lambda key: create(method, optimizer, key, spec))(build.init_key(c))
 
 
@@ -73,4 +73,23 @@ def write(workdir: Path, steps: tuple[int, ...] = STEPS, name: str = "hues", lab
         for step in steps:
             moved = jax.tree.map(lambda x, step=step: x * (1 + 0.1 * step), state.ema_params)
             checkpoints.save(step, state.replace(step=state.step + step, ema_params=moved), {})
+    return workdir
+
+
+def write_ddae(workdir: Path, **samples) -> Path:
+    """The same of a DDAE that was not trained, at step 4; `samples`: keys of config.samples."""
+    c = config(dataset())
+    c.method = "ddae"
+    c.model.update(channels=8, multipliers=(1, 2), attention=(False, False), patch=2)
+    c.diffusion.schedule = "linear"
+    c.ddae.update(tap="out_2", level=11)
+    c.samples.update(samples)
+    c.monitor.every_images = 0
+    spec = build.batch_spec(c)
+    method, optimizer = methods.method(c, spec), build.optimizer(c)
+    state = jax.jit(lambda key: create(method, optimizer, key, spec))(build.init_key(c))
+    workdir.mkdir(parents=True, exist_ok=True)
+    runs.write_config(workdir, c, {}, runs.data_info(build.dataset(c)))
+    with Checkpoints(workdir / "checkpoints", keep=1, metadata={}) as checkpoints:
+        checkpoints.save(4, state, {})
     return workdir

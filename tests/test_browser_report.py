@@ -2,26 +2,14 @@
 
 import http.server
 import json
-import shutil
 import threading
 
 import pytest
 
-pytest.importorskip("selenium", reason="the browser tests need selenium: pip install selenium")
-
-from selenium import webdriver
-from selenium.webdriver.chrome.service import Service
-
 from experiments.report import report
 from soda_jax.report import page
+from tests.chromium import started
 from tests.made_up_run import LABELS, write_run
-
-CHROMIUM, DRIVER = shutil.which("chromium"), shutil.which("chromedriver")
-if not (CHROMIUM and DRIVER):
-    pytest.skip(
-        "the browser tests need chromium and chromedriver: apt install chromium chromium-driver",
-        allow_module_level=True,
-    )
 
 IMAGES = """return [...document.images].map(i => ({
     drawn: i.complete && i.naturalWidth > 0, source: i.src.slice(0, 22),
@@ -36,14 +24,7 @@ CHARTS = """return [...document.querySelectorAll('svg')].map(s => ({
 @pytest.fixture(scope="module")
 def browser():
     """One headless Chromium for all tests, which logs its requests."""
-    options = webdriver.ChromeOptions()
-    options.binary_location = CHROMIUM
-    for switch in ("--headless=new", "--no-sandbox", "--disable-gpu", "--window-size=1200,900"):
-        options.add_argument(switch)
-    options.set_capability("goog:loggingPrefs", {"performance": "ALL", "browser": "ALL"})
-    driver = webdriver.Chrome(options=options, service=Service(executable_path=DRIVER))
-    yield driver
-    driver.quit()
+    yield from started()
 
 
 @pytest.fixture(scope="module")

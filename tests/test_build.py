@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import pytest
 from jax.sharding import PartitionSpec
 
-from experiments import build
+from experiments import build, methods, networks
 from experiments.configs import default
 from soda_jax.nn.rays import Rays
 from soda_jax.nn.resnet import ResNet
@@ -25,10 +25,10 @@ def make(changes):
     """Everything that needs no files."""
     c = config(changes)
     spec = build.batch_spec(c)
-    method = build.method(c, spec)
+    method = methods.method(c, spec)
     state = jax.eval_shape(lambda key: method.init(key, spec), jax.random.key(0))
     build.shardings(c, state, build.mesh(c))
-    return build.views(c), build.sampler(c), build.optimizer(c), build.lengths(c), build.mesh_plan(c)
+    return build.views(c), networks.sampler(c), build.optimizer(c), build.lengths(c), build.mesh_plan(c)
 
 
 @pytest.mark.parametrize(
@@ -48,7 +48,11 @@ def make(changes):
         ("model.dtype", "float16", r"model.dtype='float16' .* float32, bfloat16"),
         ("model.remat", "all", r"model.remat='all'"),
         ("model.mask_section", 1.0, r"model.mask_section must be a probability"),
-        ("model.rays", "sphere", r"model.rays='sphere' is unknown: take one of none, concat, moment"),
+        (
+            "model.rays",
+            "cube",
+            r"model.rays='cube' is unknown: take one of none, concat, moment, sphere, unit_sphere",
+        ),
         ("model.source_noise", -1.0, r"model.source_noise must be 0 or more"),
         ("diffusion.schedule", "sine", r"diffusion.schedule: expected one of"),
         ("diffusion.steps", -1, r"diffusion.steps: expected 0"),
@@ -78,9 +82,9 @@ def test_the_default_is_made():
 
 
 def test_encoders():
-    resnet = build.encoder(config({"model.encoder": "resnet50", "model.stem": "imagenet"}))
+    resnet = networks.encoder(config({"model.encoder": "resnet50", "model.stem": "imagenet"}))
     assert isinstance(resnet, ResNet) and (resnet.depth, resnet.stem, resnet.width) == (50, "imagenet", 64)
-    vit = build.encoder(config({"model.encoder": "vit_S", "model.dtype": "bfloat16"}))
+    vit = networks.encoder(config({"model.encoder": "vit_S", "model.dtype": "bfloat16"}))
     assert isinstance(vit, ViT) and (vit.variant, vit.patch, vit.dtype) == ("S", 8, jnp.bfloat16)
     assert resnet.latent_dim == vit.latent_dim == 130
 
@@ -89,7 +93,7 @@ def test_every_key_of_the_model_and_the_diffusion_reaches_the_method():
     changes = {"model.channels": 64, "model.heads": 2, "model.dropout": 0.3, "model.remat": "blocks"}
     changes |= {"model.mask_all": 0.5, "diffusion.prediction": "v", "diffusion.steps": 10}
     c = config(changes | {"data.channels": 1})
-    method = build.method(c, build.batch_spec(c))
+    method = methods.method(c, build.batch_spec(c))
     unet = method.denoiser
     assert (unet.channels, unet.heads, unet.dropout, unet.remat, unet.out_channels) == (
         64,
@@ -119,7 +123,7 @@ def test_rays_bring_cameras_into_the_batch_and_the_method():
     }
     camera = ((16, 4, 4), "float32")
     assert found == {"source_camera": camera, "target_camera": camera, "intrinsics": ((16, 3, 3), "float32")}
-    assert build.method(c, spec).rays == Rays(kind="concat", scale=3.0)
+    assert methods.method(c, spec).rays == Rays(kind="concat", scale=3.0)
     assert build.views(c).cameras and not build.views(config({})).cameras
 
 

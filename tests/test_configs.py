@@ -8,7 +8,7 @@ import jax
 import pytest
 
 from data.pipeline import Views
-from experiments import build, runs
+from experiments import build, methods, runs
 from experiments.configs import soda_imagenet
 from experiments.job import initialiser
 from soda_jax.training import tables
@@ -16,7 +16,14 @@ from soda_jax.training.step import make_step
 
 GOLDEN = Path(__file__).parent / "golden" / "configs"
 CONFIGS = ["quickstart", "soda_fashion_mnist", "soda_cifar10", "soda_tiny_imagenet", "soda_imagenet:64"]
-CONFIGS += ["soda_imagenet:128"]
+CONFIGS += ["soda_imagenet:128", "latent_prior", "soda_views3d", "ddae_fashion_mnist", "ddae_cifar10_ddpm"]
+CONFIGS += [f"{name}_fashion_mnist" for name in ("siamese", "simclr", "byol", "vicreg")]
+CONFIGS += [
+    "repfusion_fashion_mnist",
+    "ddae_cifar10_ddpm:ddpmpp",
+    "ddae_cifar10_edm",
+    "ddae_cifar10_edm:ddpmpp",
+]
 RENEW = "If that is on purpose: UPDATE_GOLDEN=1 python -m pytest tests/test_configs.py, and read the diff."
 
 
@@ -29,7 +36,7 @@ def config_of(name):
 def abstract_state(config):
     """Method, TrainState and batch of a config, in shapes; its mesh is not asked for."""
     spec = build.batch_spec(config)
-    method = build.method(config, spec)
+    method = methods.method(config, spec)
     return method, jax.eval_shape(initialiser(config, method, spec)), spec
 
 
@@ -49,7 +56,7 @@ def test_config_and_parameters_are_those_of_the_golden_text(name):
 def test_one_step_keeps_the_shapes_of_the_state(name):
     config = config_of(name)
     method, state, spec = abstract_state(config)
-    step = make_step(method, build.optimizer(config), config.ema.decay, 1, config.seed)
+    step = make_step(method, build.optimizer(config), build.ema(config), 1, config.seed)
     after, metrics = jax.eval_shape(step, state, spec)
     assert jax.tree.map(lambda x: (x.shape, x.dtype), after) == jax.tree.map(
         lambda x: (x.shape, x.dtype), state

@@ -5,8 +5,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from soda_jax.editing.interpolate import lerp, slerp
-from soda_jax.editing.sections import swap_each, swap_section
+from soda_jax.editing.interpolate import blend, lerp, slerp
+from soda_jax.editing.sections import depths, mix, swap_each, swap_section
 
 A, B = jax.random.normal(jax.random.key(0), (2, 3, 4))
 
@@ -65,3 +65,36 @@ def test_each_row_exchanges_its_own_section():
 def test_a_section_that_is_not_there_is_refused(index):
     with pytest.raises(ValueError, match=rf"section must lie in 0..2, found {index}"):
         swap_section(A[None], B[None], index)
+
+
+def test_some_sections_are_taken_and_no_others():
+    found = mix(A[None], B[None], [0, 2])[0]
+    np.testing.assert_array_equal(found, jnp.stack([B[0], A[1], B[2]]))
+    with pytest.raises(ValueError, match=r"section must lie in 0..2, found 3, -1"):
+        mix(A[None], B[None], [1, 3, -1])
+
+
+@pytest.mark.parametrize(
+    ("sections", "expected"),
+    [
+        (3, ((2,), (1,), (0,))),
+        (7, ((4, 5, 6), (2, 3), (0, 1))),
+        (13, ((8, 9, 10, 11, 12), (4, 5, 6, 7), (0, 1, 2, 3))),
+    ],
+)
+def test_the_middle_of_the_denoiser_is_coarse_and_its_outermost_layers_are_fine(sections, expected):
+    assert tuple(depths(sections).values()) == expected
+    assert list(depths(sections)) == ["coarse", "middle", "fine"]
+
+
+def test_one_section_has_no_depths():
+    with pytest.raises(ValueError, match=r"3 sections of z or more, found 1.*grouping='per_skip'"):
+        depths(1)
+
+
+def test_blended_noise_keeps_its_variance_and_its_ends():
+    a, b = jax.random.normal(jax.random.key(1), (2, 100, 100, 3))
+    found = blend(a, b, 5)
+    np.testing.assert_array_equal(found[jnp.array([0, -1])], jnp.stack([a, b]))
+    np.testing.assert_allclose(found.std((1, 2, 3)), 1.0, atol=0.02)
+    np.testing.assert_allclose(jnp.mean(found * a[None], (1, 2, 3)) ** 2, [1, 0.9, 0.5, 0.1, 0], atol=0.03)

@@ -8,6 +8,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from data.image_files import open_folder
+from data.sources import open_data_set
 from data.views import plain_view
 from experiments import embed
 from experiments.embedding import folder_of
@@ -79,7 +80,7 @@ def test_a_data_set_with_its_labels_and_views(encoder, tmp_path):
     assert run(tmp_path / "y.parquet", f"tfds:{name}", place, "--split=test") == 0
     test = pq.read_table(tmp_path / "y.parquet")
     assert test.column("id").to_pylist() == [name for name in ids if name.startswith("test")]
-    examples = embed.open_data_set(name, prepared_data.data_dir()).split("test").read(range(small_run.TEST))
+    examples = open_data_set(name, prepared_data.data_dir()).split("test").read(range(small_run.TEST))
     hues = [example["labels"]["hue"] for example in examples for _ in range(small_run.CAMERAS)]
     assert test.column("label_hue").to_pylist() == hues
     images = np.stack([plain_view(x, SIZE, 3) for example in examples for x in example["images"]])

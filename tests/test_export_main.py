@@ -9,8 +9,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from experiments import build, export, runs
+from experiments import build, export, networks, runs
 from experiments.runs import open_run
+from experiments.spaces import run_space, space_of
 from soda_jax.export import bundle, load, numpy_encoder
 from soda_jax.export.encoders import describe, in_float32, restored
 from soda_jax.parallel.mesh import make_mesh
@@ -44,8 +45,8 @@ def test_the_bundle_holds_the_averaged_encoder(workdir, exported):
     images = jnp.asarray(bundles.images((16, 16, 3), 5))
     expected = run.method.encode(run.ema_variables(), images)
     found = load(exported)(images)
-    for name in ("z", "pooled"):
-        np.testing.assert_allclose(found[name], expected[name], rtol=1e-5, atol=1e-6)
+    names = ("z", "pooled")
+    assert bundles.distance({n: found[n] for n in names}, {n: expected[n] for n in names}) < 1e-5
     raw = run.method.encode(open_run(workdir, 2).ema_variables(), images)
     assert np.abs(raw["z"] - found["z"]).max() > 1e-3
 
@@ -120,11 +121,11 @@ def test_it_does_not_matter_how_many_devices_trained_it(workdir, exported, tmp_p
 # Which encoders ---------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("name", build.ENCODERS)
+@pytest.mark.parametrize("name", networks.ENCODERS)
 def test_every_encoder_that_a_config_can_name_has_a_family(name):
     c = small_run.config()
     c.model.encoder, c.model.dtype = name, "bfloat16"
-    module = in_float32(build.encoder(c))
+    module = in_float32(networks.encoder(c))
     assert module.dtype == np.float32
     text = json.dumps(describe(module))
     assert restored(json.loads(text)) == module
@@ -132,7 +133,7 @@ def test_every_encoder_that_a_config_can_name_has_a_family(name):
 
 def test_a_network_without_a_family_and_a_family_of_tomorrow():
     with pytest.raises(ValueError, match="add a line"):
-        describe(build.denoiser(small_run.config(), 3))
+        describe(networks.denoiser(small_run.config(), 3))
     for wrong in ({"family": "mixer", "fields": {}}, {"family": "vit", "fields": {"registers": 4}}):
         with pytest.raises(ValueError, match="update it"):
             restored(wrong)
@@ -151,3 +152,13 @@ def test_a_loaded_encoder_is_a_pure_function():
     assert gradient.shape == images.shape
     change = loss(0.9 * images + step, 2.0) - loss(0.9 * images, 2.0)
     assert change > 0
+
+
+def test_its_features_are_a_space_that_is_named_by_the_weights(workdir):
+    spaces = [run_space(workdir, step) for step in (2, 4, None)]
+    names = [space.name for space in spaces]
+    assert names[0] != names[1] == names[2] and re.fullmatch(r"encoder_[0-9a-f]{16}_pooled", names[0])
+    assert spaces[0].size == small_run.SIDE and spaces[0].channels == 3
+    images = jax.ShapeDtypeStruct((2, small_run.SIDE, small_run.SIDE, 3), np.uint8)
+    assert jax.eval_shape(spaces[0].features, spaces[0].variables, images).shape == (2, 64)
+    assert space_of(f"run:{workdir}").name == names[1]

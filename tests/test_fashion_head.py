@@ -7,7 +7,7 @@ import jax
 import pytest
 
 from data import prepare
-from experiments import build, export, probing, runs
+from experiments import build, export, methods, probing, runs
 from experiments.configs import soda_fashion_mnist
 from experiments.runs import open_run
 from soda_jax.training.checkpoints import Checkpoints
@@ -33,7 +33,7 @@ def workdir(tmp_path):
     (tmp_path / "run").mkdir()
     runs.write_config(tmp_path / "run", c, {}, runs.data_info(build.dataset(c)))
     spec = build.batch_spec(c)
-    method, optimizer = build.method(c, spec), build.optimizer(c)
+    method, optimizer = methods.method(c, spec), build.optimizer(c)
     state = jax.jit(lambda key: create(method, optimizer, key, spec))(build.init_key(c))
     with Checkpoints(tmp_path / "run" / "checkpoints", keep=1, metadata={}) as checkpoints:
         checkpoints.save(1, state, {})

@@ -7,7 +7,7 @@ import pytest
 
 from soda_jax.diffusion.process import convert
 from soda_jax.diffusion.samplers import Sampler
-from soda_jax.methods.soda import Guidance, drop, keep_all_but
+from soda_jax.methods.masking import Guidance, drop, keep_all_but
 from soda_jax.nn.rays import Rays
 from tests import tiny
 

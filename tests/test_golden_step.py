@@ -14,8 +14,9 @@ import optax
 import pytest
 
 from tests import tiny
-from tests.methods import METHODS
+from tests.methods import METHODS, OTHERS, SIAMESE
 
+ALL = METHODS | OTHERS | SIAMESE
 GOLDEN = Path(__file__).parent / "golden"
 RENEW = (
     "The first steps of training have other numbers than before. If you did not mean to change what a seed "
@@ -35,9 +36,9 @@ def three_steps(method):
     return [{name: float(x) for name, x in row.items()} for row in jax.device_get(rows)]
 
 
-@pytest.mark.parametrize("name", METHODS)
+@pytest.mark.parametrize("name", ALL)
 def test_the_first_steps_have_the_numbers_they_always_had(name):
-    found, path = three_steps(METHODS[name]), GOLDEN / f"{name}_steps.json"
+    found, path = three_steps(ALL[name]), GOLDEN / f"{name}_steps.json"
     if os.environ.get("UPDATE_GOLDEN"):
         path.write_text(json.dumps(found, indent=2) + "\n")
     expected = json.loads(path.read_text())

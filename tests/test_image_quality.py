@@ -4,7 +4,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from soda_jax.evaluation.image_quality import mse, psnr, ssim
+from soda_jax.evaluation.image_quality import mse, psnr, sharpness, ssim
 
 
 def pairs(channels):
@@ -52,3 +52,17 @@ def test_worse_images_score_worse_and_either_may_come_first():
 def test_an_image_too_small_for_the_window():
     with pytest.raises(ValueError, match="11 pixels a side or more"):
         ssim(jnp.zeros((1, 10, 20, 1)), jnp.zeros((1, 10, 20, 1)))
+
+
+def test_sharpness_tells_a_wide_edge_from_a_steep_one_of_equal_height():
+    """An edge over w pixels has w steps of 1/w: 1/w of the energy; grain adds twice its variance each way."""
+    columns = {w: np.clip(np.arange(33) - 16, 0, w) / w * 2 - 1 for w in (1, 2, 4)}
+    found = {
+        w: float(sharpness(jnp.asarray(np.tile(x, (33, 1))[None, ..., None], jnp.float32))[0])
+        for w, x in columns.items()
+    }
+    assert found[1] == pytest.approx(1 / 32, rel=1e-5)
+    assert [found[1] / found[w] for w in (2, 4)] == pytest.approx([2, 4], rel=1e-5)
+    noise = jnp.asarray(np.random.default_rng(0).normal(size=(1, 200, 200, 1)), jnp.float32)
+    assert float(sharpness(0.2 * noise)[0]) == pytest.approx(4 * 0.1**2, rel=0.05)
+    assert np.all(sharpness(jnp.full((2, 12, 12, 3), 0.3)) == 0)

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from soda_jax.evaluation.intervals import QUANTILE, accuracy_interval, effective_count, wilson
+from soda_jax.evaluation.intervals import QUANTILE, accuracy_interval, bootstrap, effective_count, wilson
 
 
 @pytest.mark.parametrize("accuracy", [0.03, 0.5, 0.843])
@@ -68,3 +68,36 @@ def test_without_variation_the_scenes_are_counted(right):
 def test_nonsense_is_refused(accuracy, count):
     with pytest.raises(ValueError, match="count > 0 and 0 <= accuracy <= 1"):
         wilson(accuracy, count)
+
+
+def test_the_bootstrap_of_a_mean_is_that_of_theory():
+    """Half of its width is 1.96 standard errors, of scenes where examples come in groups."""
+    rng = np.random.default_rng(0)
+    scene = rng.normal(3.0, 2.0, 400)
+    mean, (low, high) = bootstrap(scene, np.arange(400))
+    assert mean == pytest.approx(scene.mean())
+    error = scene.std() / np.sqrt(400)
+    assert (high - low) / 2 == pytest.approx(QUANTILE * error, rel=0.08)
+    assert bootstrap(np.repeat(scene, 5), np.repeat(np.arange(400), 5)) == (
+        pytest.approx(mean),
+        pytest.approx((low, high)),
+    )
+
+
+def test_the_bootstrap_covers_about_95_percent():
+    rng, inside = np.random.default_rng(1), 0
+    for _ in range(200):
+        x = rng.normal(0.0, 1.0, (30, 1)) + rng.normal(0.0, 0.2, (30, 7))
+        _, (low, high) = bootstrap(x.ravel(), np.repeat(np.arange(30), 7))
+        inside += low <= 0 <= high
+    assert 0.88 < inside / 200 <= 0.99
+
+
+def test_the_bootstrap_of_a_ratio_and_its_seed():
+    weights = np.array([1.0, 3.0, 2.0, 5.0])
+    ratio, interval = bootstrap(2 * weights, np.arange(4), weights)
+    assert ratio == 2 and interval == pytest.approx((2, 2))  # whatever is drawn
+    assert bootstrap(np.array([1.0, 2.0, 5.0, 9.0]), np.arange(4), weights)[0] == pytest.approx(17 / 11)
+    values, groups = np.random.default_rng(0).random(50), np.arange(50)
+    assert bootstrap(values, groups) == bootstrap(values, groups)
+    assert bootstrap(values, groups, seed=1) != bootstrap(values, groups)

@@ -94,5 +94,5 @@ def test_sigterm_ends_them_with_a_word(main, sign, tmp_path):
     launched.wait_for(process, sign)
     process.send_signal(signal.SIGTERM)
     status, output = launched.finished(process)
-    assert status == 128 + signal.SIGTERM and f"{main}: stopped; the same command" in output
+    assert status == 128 + signal.SIGTERM and f"{main}: stopped; the same command" in output, output
     assert not list((run / "samples").glob("4_*.png")) and not (run / "probe" / "4").exists()

@@ -40,7 +40,7 @@ class Weighted:
     def encode(self, variables, images):
         return {"z": images.reshape(images.shape[0], -1)}
 
-    def latent(self, variables, source):
+    def latent(self, variables, source, cameras=None):
         return source
 
     def loss_given_latent(self, variables, z, batch, keys, train=False):

@@ -1,6 +1,8 @@
 """metrics.jsonl and TensorBoard."""
 
 import json
+import subprocess
+import sys
 
 import pytest
 
@@ -54,3 +56,12 @@ def test_a_line_cut_short_by_a_kill_is_left_out(tmp_path):
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])
 def test_what_json_does_not_know_becomes_null(value):
     assert finite({"step": 1, "loss": value, "text": "a"}) == {"step": 1, "loss": None, "text": "a"}
+
+
+def test_opening_a_board_does_not_load_pytorch(tmp_path):
+    """It takes seconds, and hiding it must not keep others from loading it afterwards."""
+    code = (
+        "import pathlib, sys; from soda_jax.training.metrics import open_board; "
+        f"open_board(pathlib.Path({str(tmp_path)!r}), 0).close(); assert 'torch' not in sys.modules"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)

@@ -7,9 +7,9 @@ import optax
 import pytest
 
 from soda_jax.training.optimizer import (
+    Ema,
     OptimizerConfig,
     decays,
-    ema_decay,
     ema_update,
     learning_rate,
     make_optimizer,
@@ -105,10 +105,29 @@ def test_without_warm_up_the_first_step_has_the_full_rate():
 
 
 def test_the_average_forgets_its_start():
-    assert float(ema_decay(jnp.int32(0), 0.9999)) == pytest.approx(0.1)
-    assert float(ema_decay(jnp.int32(90), 0.9999)) == pytest.approx(0.91)
-    assert float(ema_decay(jnp.int32(10**6), 0.9999)) == pytest.approx(0.9999)
-    assert float(ema_decay(jnp.int32(10**6), 0.0)) == 0.0
+    assert float(Ema(decay=0.9999).at(jnp.int32(0))) == pytest.approx(0.1)
+    assert float(Ema(decay=0.9999).at(jnp.int32(90))) == pytest.approx(0.91)
+    assert float(Ema(decay=0.9999).at(jnp.int32(10**6))) == pytest.approx(0.9999)
+    assert float(Ema(decay=0.0).at(jnp.int32(10**6))) == 0.0
+
+
+def test_the_rate_may_change_with_every_epoch_only():
+    """Epochs of 4 steps: in each of them the rate of its last step, which is lr min((e + 1) / warm-up, 1)."""
+    rate = learning_rate(config(warmup_images=120, hold_images=40))
+    found = [float(rate(step)) for step in range(16)]
+    expected = [0.1 * min((step // 4 + 1) / 3, 1) for step in range(16)]
+    np.testing.assert_allclose(found, expected, rtol=1e-6)
+
+
+def test_the_power_ramp_is_the_one_of_the_spec():
+    """1 - (1 + n)^(-2/3): 0 at first, 0.99945 after 78,000 updates, and 0.9993 is reached at 54,000."""
+    ramp = Ema(decay=0.9999, ramp="power")
+    found = [float(ramp.at(jnp.int32(n))) for n in (0, 7, 78_000, 196_000, 10**7)]
+    np.testing.assert_allclose(found, [0, 0.75, 0.99945, 0.99970, 0.9999], atol=6e-6)
+    low = Ema(decay=0.9993, ramp="power")
+    assert float(low.at(jnp.int32(53_000))) < 0.9993 == pytest.approx(float(low.at(jnp.int32(54_100))))
+    with pytest.raises(ValueError, match=r"ema\.ramp must be tens\|power, found 'cosine'"):
+        Ema(decay=0.9, ramp="cosine")
 
 
 def test_the_average_is_taken_leaf_by_leaf():
@@ -128,6 +147,7 @@ def test_the_average_is_taken_leaf_by_leaf():
         ({"b2": -0.1}, "optimizer.b2"),
         ({"weight_decay": -0.1}, "optimizer.weight_decay"),
         ({"clip": -1.0}, "optimizer.clip must be 0"),
+        ({"hold_images": -1}, "optimizer.hold_images must be 0"),
         ({"warmup_images": -1}, "optimizer.warmup_images"),
         ({"batch": 0}, "train.batch"),
         ({"total_images": 0}, "train.images"),

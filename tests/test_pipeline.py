@@ -60,6 +60,17 @@ def test_index_is_the_row_of_the_split():
         assert source[int(index)]["labels"]["label"] == key % 5
 
 
+def test_labels_travel_where_they_are_asked_for():
+    labelled = Views(image_size=28, source_size=28, channels=1, labels=True)
+    with training_batches(prepared.single(1), labelled, batch=BATCH, seed=0, threads=0) as stream:
+        batch = next(stream)
+    source = prepared.single(1).splits["train"]
+    assert batch["labels"].shape == (BATCH, 1) and batch["labels"].dtype == np.int32
+    for labels, index in zip(batch["labels"], batch["index"], strict=True):
+        assert labels[0] == source[int(index)]["labels"]["label"]
+    assert "labels" not in batches(1)[0]
+
+
 def test_every_epoch_holds_every_example_once_in_another_order():
     rows = np.concatenate([batch["index"] for batch in batches(9)])
     epochs = [rows[start : start + prepared.TRAIN].tolist() for start in range(0, 69, prepared.TRAIN)]

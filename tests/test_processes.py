@@ -13,7 +13,7 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
-from experiments import embed, probe, sample
+from experiments import embed, pictures, probe, sample
 from soda_jax.training import checkpoints
 from tests import batch_dump, bundles, launched, prepared_data, small_job, small_run
 from tests.steady import BATCH, SAVE, STEADY, STEPS, assert_close, command, final_state
@@ -40,10 +40,10 @@ def test_two_processes_train_what_one_trains(alone, pair):
     assert_close(workdir, alone)
 
 
-def test_from_4_processes_to_2_to_1(alone, tmp_path):
-    for processes, steps in ((4, 4), (2, 7)):
-        output = launched.run(command(tmp_path, **{"train.images": BATCH * steps}), processes)
-        assert f"processes: {processes}" in output and f"finished: {BATCH * steps} images" in output
+def test_from_4_processes_to_1(alone, tmp_path):
+    """From 2 to 2 and to 1 others go."""
+    output = launched.run(command(tmp_path, **{"train.images": BATCH * 7}), processes=4)
+    assert "processes: 4" in output and f"finished: {BATCH * 7} images" in output
     said = []
     small_job.run(tmp_path, STEADY, say=said.append)
     assert any("going on from step 7" in text for text in said)
@@ -100,14 +100,15 @@ def test_one_process_killed_the_others_say_so_and_end_and_a_restart_goes_on(alon
 
 
 def test_a_process_that_hangs_is_named(tmp_path):
-    hasty = {"train.watchdog_minutes": 0.5, "train.images": 100_000}
-    run = launched.start(command(tmp_path, **hasty), processes=2, grace=2)
+    hasty = {"train.watchdog_minutes": 1.0, "train.images": 100_000}
+    # JAX's own service would notice the silence too, after 100 seconds, and abort without a word about who hangs
+    run = launched.start([*command(tmp_path, **hasty), "--heartbeat=600"], processes=2, grace=2)
     launched.wait_for(run, "step 2 ")
     os.kill(launched.children(run)[1], signal.SIGSTOP)
     status, output = launched.finished(run)
     assert status == 128 + signal.SIGKILL  # of the stopped one, by the launcher
     assert "launch: process 0 ended with status 70" in output
-    assert re.search(r"watchdog: process 0 has not got on for 0\.\d minutes", output)
+    assert re.search(r"watchdog: process 0 has not got on for 1\.\d minutes", output)
     assert re.search(r"process 1 hangs: phase '\w+' of step", output)
     assert "File " in output and "in train" in output  # the stacks
 
@@ -118,9 +119,9 @@ def model(tmp_path_factory):
     return small_run.write(tmp_path_factory.mktemp("model") / "run")
 
 
-def test_four_processes_probe_what_one_probes(model, tmp_path):
+def test_two_processes_probe_what_one_probes(model, tmp_path):
     run = Path(shutil.copytree(model, tmp_path / "run"))
-    output = launched.run(["-m", "experiments.probe", f"--workdir={run}"], processes=4)
+    output = launched.run(["-m", "experiments.probe", f"--workdir={run}"], processes=2)
     assert re.findall(r"^\[(\d)\] wrote ", output, re.M) == ["0"]
     alone = Path(shutil.copytree(model, tmp_path / "alone"))
     assert probe.main([f"--workdir={alone}"]) == 0
@@ -142,7 +143,7 @@ def test_two_processes_draw_what_one_draws(model, tmp_path):
     assert output.count("pictures: ") == 1
     alone = Path(shutil.copytree(model, tmp_path / "alone"))
     assert sample.main([f"--workdir={alone}", "--count=3"]) == 0
-    for kind in sample.KINDS:
+    for kind in pictures.KINDS:
         found, expected = (np.asarray(Image.open(x / f"samples/4_{kind}.png"), int) for x in (run, alone))
         assert np.abs(found - expected).max() <= 1, kind  # of 255, by rounding
 

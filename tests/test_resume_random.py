@@ -11,7 +11,8 @@ from tests import small_job
 from tests.small_config import BATCH
 
 STEPS, STOPS = 60, 20
-METHODS = {"soda": {}}  # name -> what the config of a later method needs
+# name -> what its config needs; the losses that are remembered for drawing t must come back as well
+METHODS = {"soda": {"diffusion.noise_levels": "resampled", "diffusion.level_bins": 4}}
 # Between two saves there are lines of the log, readings of the latent and pictures; a stop may fall on any of them.
 BUSY = {
     "train.images": STEPS * BATCH,

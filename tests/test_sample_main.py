@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from data.views import Views
-from experiments import build, drawing, runs, sample
+from experiments import build, drawing, methods, pictures, runs, sample
 from experiments.drawing import Draw, batch_size, draw
 from experiments.runs import open_run
 from soda_jax.nn.rays import Rays
@@ -30,7 +30,7 @@ def write_run(folder, steps):
     config.samples.steps = 2
     runs.write_config(folder, config, {}, runs.data_info(build.dataset(config)))
     spec = build.batch_spec(config)
-    method, optimizer = build.method(config, spec), build.optimizer(config)
+    method, optimizer = methods.method(config, spec), build.optimizer(config)
     abstract = jax.eval_shape(lambda key: create(method, optimizer, key, spec), jax.random.key(0))
     rng = np.random.default_rng(0)
     state = jax.tree.map(lambda x: jax.device_put(rng.uniform(0.1, 0.3, x.shape).astype(x.dtype)), abstract)
@@ -59,10 +59,10 @@ def eight():
 def test_the_main_draws_three_pictures_and_finds_them_again(workdir, capsys):
     arguments = [f"--workdir={workdir}", "--count=3"]
     assert sample.main(arguments) == 0
-    paths = [workdir / "samples" / f"4_{kind}.png" for kind in sample.KINDS]
+    paths = [workdir / "samples" / f"4_{kind}.png" for kind in pictures.KINDS]
     sizes, cell = [png_size(path.read_bytes()) for path in paths], 128 + 6
-    assert sizes[0][0] == cell * (2 + sample.GENERATED) and sizes[0][1] // cell == 3
-    assert sizes[1][0] == cell * (2 + sample.FRAMES) and sizes[1][1] // cell == sample.PAIRS
+    assert sizes[0][0] == cell * (2 + pictures.GENERATED) and sizes[0][1] // cell == 3
+    assert sizes[1][0] == cell * (2 + pictures.FRAMES) and sizes[1][1] // cell == pictures.PAIRS
     assert sizes[2][0] == cell * (2 + 3 + 2)  # 3 sections
     before = [path.stat().st_mtime_ns for path in paths]
     assert sample.main(arguments) == 0
@@ -73,7 +73,7 @@ def test_the_main_draws_three_pictures_and_finds_them_again(workdir, capsys):
 def test_what_changes_a_picture_changes_its_description(workdir):
     run = open_run(workdir)
     words = {
-        sample.description(run, count, seed, weights)
+        pictures.description(run, count, seed, weights)
         for count in (3, 4)
         for seed in (0, 1)
         for weights in ("0123456789abcdef", "f" * 16)
@@ -83,7 +83,7 @@ def test_what_changes_a_picture_changes_its_description(workdir):
     assert said + "not told which view to paint." in words
     posed = dataclasses.replace(run, method=dataclasses.replace(run.method, rays=Rays()))
     told = "told the camera of the view that it paints."
-    assert sample.description(posed, 3, 1, "0123456789abcdef") == said + told
+    assert pictures.description(posed, 3, 1, "0123456789abcdef") == said + told
 
 
 def test_pictures_do_not_depend_on_the_number_of_devices(eight):
@@ -96,7 +96,7 @@ def test_pictures_do_not_depend_on_the_number_of_devices(eight):
 
 def test_sources_and_targets_are_two_cameras_of_one_test_scene():
     views = Views(image_size=16, source_size=16, pair="pose")
-    columns = sample.two_views(prepared_data.posed().split("test"), [0, 2, 4], views, seed=0)
+    columns = pictures.two_views(prepared_data.posed().split("test"), [0, 2, 4], views, seed=0)
     keys = np.stack([columns[name][:, 0, 0, 0] for name in ("source", "target")])
     scenes, cameras = keys // 10, keys % 10
     np.testing.assert_array_equal(scenes[0], scenes[1])
@@ -106,7 +106,7 @@ def test_sources_and_targets_are_two_cameras_of_one_test_scene():
 
 def test_plain_views_are_the_stored_pixels():
     views = build.views(small_run.config())
-    images = sample.plain_views(prepared_data.posed().split("test"), [1], views)["target"]
+    images = pictures.plain_views(prepared_data.posed().split("test"), [1], views)["target"]
     key = int(images[0, 0, 0, 0])
     assert key % 10 == 0  # the first camera
     np.testing.assert_array_equal(images[0], prepared_data.noise(key, 16, 16, 3))
@@ -143,13 +143,13 @@ def test_each_drawing_gets_the_camera_of_its_row():
     encode, paint = draw(config, method, tiny.variables(method), 0, make_mesh(devices=jax.devices()[:2]))
     z = np.repeat(encode(np.asarray(tiny.batch(1)["source"])), 3, axis=0)
     cameras = {name: np.asarray(x) for name, x in tiny.cameras(3).items()}
-    job = sample.view_job(z, cameras)
+    job = pictures.view_job(z, cameras)
     (together,) = paint([job])
     np.testing.assert_array_equal(job.cameras["target_camera"][:, 0], cameras["target_camera"])
     assert (together[0] != together[1]).any() and (together[1] != together[2]).any()
     for i in range(3):
         row = {name: x[i : i + 1] for name, x in cameras.items()}
-        (alone,) = paint([sample.view_job(z[i : i + 1], row)])
+        (alone,) = paint([pictures.view_job(z[i : i + 1], row)])
         np.testing.assert_allclose(alone[0].astype(int), together[i], atol=1)
 
 
@@ -158,42 +158,42 @@ def latents(rows):
 
 
 def test_each_source_is_drawn_with_the_same_few_noises():
-    job = sample.view_job(latents(2), {})
+    job = pictures.view_job(latents(2), {})
     np.testing.assert_array_equal(job.noise, [[0, 1, 2, 3, 4]] * 2)
     assert (job.z == latents(2)[:, None]).all()
 
 
 def test_a_strip_goes_from_a_to_b_in_equal_steps_with_one_noise():
-    job = sample.interpolation_job(latents(4), [(0, 3), (2, 1)], {})
+    job = pictures.interpolation_job(latents(4), [(0, 3), (2, 1)], {})
     np.testing.assert_array_equal(job.z[0, [0, -1]], latents(4)[[0, 3]])
     np.testing.assert_allclose(np.diff(job.z[0], axis=0), np.full((6, 3, 2), 3.0), rtol=1e-5)
     assert [set(row) for row in job.noise.tolist()] == [{0}, {1}]
-    assert sample.fractions()[0] == "0.00" and sample.fractions()[-1] == "1.00"
+    assert pictures.fractions()[0] == "0.00" and pictures.fractions()[-1] == "1.00"
 
 
 def test_each_swap_takes_one_section_of_b():
     z = latents(2)
-    job = sample.section_job(z, [(0, 1)], {})
+    job = pictures.section_job(z, [(0, 1)], {})
     assert job.z.shape == (1, 5, 3, 2)
     np.testing.assert_array_equal(job.z[0, [0, -1]], z)
     for section in range(3):
         changed = (job.z[0, 1 + section] != z[0]).all(axis=-1)
         assert changed.tolist() == [i == section for i in range(3)]
         np.testing.assert_array_equal(job.z[0, 1 + section, section], z[1, section])
-    assert sample.section_titles(5) == ["z of A", "0", "1", "2", "z of B"]
+    assert pictures.section_titles(5) == ["z of A", "0", "1", "2", "z of B"]
 
 
 def test_partners_differ_in_most_labels_and_nobody_comes_twice():
     labels = [{"shape": s, "hue": h} for s, h in [(0, 0), (0, 1), (1, 1), (1, 0)]]
-    assert sample.partners(labels) == [(0, 2), (1, 3)]
-    assert sample.partners([{}, {}, {}]) == [(0, 1)]
+    assert pictures.partners(labels) == [(0, 2), (1, 3)]
+    assert pictures.partners([{}, {}, {}]) == [(0, 1)]
 
 
 def test_the_examples_chosen_are_distinct_and_follow_the_seed():
     source = prepared_data.posed().split("test")
-    chosen = sample.choose(source, 4, seed=0)
-    assert len(set(chosen)) == 4 and chosen == sample.choose(source, 4, seed=0)
-    assert sorted(sample.choose(source, 99, seed=1)) == list(range(len(source)))
+    chosen = pictures.choose(source, 4, seed=0)
+    assert len(set(chosen)) == 4 and chosen == pictures.choose(source, 4, seed=0)
+    assert sorted(pictures.choose(source, 99, seed=1)) == list(range(len(source)))
 
 
 @pytest.mark.parametrize(("count", "devices"), [(1, 1), (33, 1), (76, 1), (76, 8), (256, 8), (257, 8)])
@@ -223,7 +223,7 @@ def test_a_split_of_one_image_has_no_pair(workdir):
     config = run.config.copy_and_resolve_references()
     config.data.test_split = "test[:1]"
     with pytest.raises(ValueError, match=r"2 test examples or more, found 1: change data\.test_split"):
-        sample.source_of(dataclasses.replace(run, config=config))
+        pictures.source_of(dataclasses.replace(run, config=config))
 
 
 def test_data_without_a_test_split_is_drawn_from_what_was_trained_on(workdir):
@@ -231,8 +231,8 @@ def test_data_without_a_test_split_is_drawn_from_what_was_trained_on(workdir):
     config = run.config.copy_and_resolve_references()
     config.data.test_split = "none"
     alone = dataclasses.replace(run, config=config, data_info={"sizes": {"train": 24}})
-    assert len(sample.source_of(alone)) == 24
-    assert "3 images that were trained on" in sample.description(alone, 3, 0, "0" * 16)
+    assert len(pictures.source_of(alone)) == 24
+    assert "3 images that were trained on" in pictures.description(alone, 3, 0, "0" * 16)
 
 
 def test_guidance_by_chosen_sections_reaches_the_pictures(workdir):
@@ -245,7 +245,7 @@ def test_guidance_by_chosen_sections_reaches_the_pictures(workdir):
     def drawn(guidance, sections):
         config = run.config.copy_and_resolve_references()
         config.samples.update(guidance=guidance, guide_sections=sections)
-        return sample.draw(config, run.method, variables, 0)[1]([job])[0]
+        return pictures.draw(config, run.method, variables, 0)[1]([job])[0]
 
     plain, all_of_them, one = drawn(0.0, ()), drawn(5.0, ()), drawn(5.0, (1,))
     assert (plain != all_of_them).any() and (plain != one).any() and (one != all_of_them).any()

@@ -9,7 +9,7 @@ import pytest
 
 from soda_jax.diffusion.schedules import LOGSNR_MAX, LOGSNR_MIN, Schedule, betas, logsnr_table
 
-NAMES = ("inverted", "cosine", "linear")
+NAMES = ("inverted", "cosine", "linear", "constant", "edm")
 LENGTHS = (0, 20, 1000)
 EVERY = list(itertools.product(NAMES, LENGTHS))
 
@@ -41,7 +41,7 @@ def test_logsnr_is_the_table_of_the_spec(step, linear, cosine, inverted):
         assert found == pytest.approx(expected, abs=0.0051), name
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", MIDDLE_SHARE)
 def test_share_of_middle_noise_levels_is_the_table_of_the_spec(name):
     schedule = Schedule(name=name)
     abar = np.asarray(schedule.alpha(grid(schedule)))[1:] ** 2
@@ -88,6 +88,31 @@ def test_table_is_the_product_of_one_minus_beta(name):
     abar = np.cumprod(1 - betas(name, 50))
     np.testing.assert_allclose(logsnr_table(name, 50)[1:], np.log(abar / (1 - abar)), rtol=1e-6, atol=1e-6)
     assert betas(name, 50).max() <= 0.999
+
+
+def test_constant_noise_takes_the_same_share_of_the_image_in_each_of_its_steps():
+    np.testing.assert_allclose(betas("constant", 1000), 0.008)
+    last = float(Schedule(name="constant").alpha(jnp.ones(())) ** 2)
+    assert last == pytest.approx(0.992**1000, rel=1e-4)
+
+
+def test_edm_in_18_steps_is_the_table_of_the_spec():
+    """sigma / alpha of the levels 1 .. 18 (spec A5); of one level, it is the noisiest."""
+    expected = [0.00200, 0.00753, 0.02293, 0.05995, 0.13952, 0.29644, 0.58535, 1.0882, 1.9233, 3.2568]
+    expected += [5.3152, 8.4009, 12.910, 19.352, 28.375, 40.786, 57.586, 80.0]
+    schedule = Schedule(name="edm", steps=18)
+    t = jnp.arange(1, 19) / 18
+    np.testing.assert_allclose(schedule.sigma(t) / schedule.alpha(t), expected, rtol=4e-4)
+    only = Schedule(name="edm", steps=1)
+    assert float(only.sigma(jnp.ones(())) / only.alpha(jnp.ones(()))) == pytest.approx(80, rel=1e-4)
+
+
+def test_linear_in_1000_steps_is_that_of_the_spec():
+    """abar at t = 11 and sigma at 1, 11, 21 (spec A5, C2): the clean image is step 0."""
+    t = jnp.asarray([1, 11, 21]) / 1000
+    schedule = Schedule(name="linear", steps=1000)
+    np.testing.assert_allclose(schedule.sigma(t), [0.0100, 0.0468, 0.0792], atol=6e-5)
+    assert float(schedule.alpha(t)[1] ** 2) == pytest.approx(0.99781, abs=6e-6)
 
 
 def test_inverted_undoes_cosine():

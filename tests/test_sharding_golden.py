@@ -8,7 +8,7 @@ import jax
 import pytest
 from jax.sharding import AbstractMesh, AxisType
 
-from experiments import build
+from experiments import build, methods
 from experiments.configs import soda_imagenet
 from experiments.job import initialiser
 from soda_jax.parallel.mesh import AXES, plan_mesh
@@ -26,7 +26,7 @@ def state():
     """Config and state of soda_imagenet, in shapes."""
     config = soda_imagenet.get_config("64")
     spec = build.batch_spec(config)
-    return config, jax.eval_shape(initialiser(config, build.method(config, spec), spec))
+    return config, jax.eval_shape(initialiser(config, methods.method(config, spec), spec))
 
 
 @pytest.mark.parametrize(("data", "fsdp", "devices"), MESHES)

@@ -1,5 +1,6 @@
 """Signals as requests."""
 
+import contextlib
 import os
 import signal
 import subprocess
@@ -76,3 +77,13 @@ def test_the_handlers_of_before_come_back():
     with StopRequest():
         assert signal.getsignal(signal.SIGTERM) != before[0]
     assert (signal.getsignal(signal.SIGTERM), signal.getsignal(signal.SIGINT)) == before
+
+
+def test_a_sigterm_that_was_swallowed_is_raised_at_the_end():
+    reached = []
+    with pytest.raises(Terminated), sigterm_raises():
+        with contextlib.suppress(Terminated):
+            os.kill(os.getpid(), signal.SIGTERM)
+            signal.sigpending()  # a place where Python looks for signals
+        reached.append(True)
+    assert reached

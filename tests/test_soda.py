@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from soda_jax.diffusion.schedules import Schedule
+from soda_jax.methods import masking
 from soda_jax.methods import soda as methods
 from soda_jax.methods.base import to_float, to_uint8
 from soda_jax.nn.rays import Rays
@@ -62,7 +63,7 @@ def test_the_training_loss_is_the_formula():
 
 def test_sections_are_dropped_with_their_probabilities():
     keys = jax.random.split(jax.random.key(2), 40_000)
-    keep = np.asarray(jax.jit(lambda keys: methods.draw_mask(keys, 4, 0.2, 0.1))(keys))
+    keep = np.asarray(jax.jit(lambda keys: masking.draw_mask(keys, 4, 0.2, 0.1))(keys))
     np.testing.assert_allclose(keep.mean(axis=0), 0.8 * 0.9, atol=0.01)
     assert abs((~keep).all(axis=1).mean() - (0.1 + 0.9 * 0.2**4)) < 0.006
     alive = keep[keep.any(axis=1)]  # given that not all are dropped at once, sections fall independently
@@ -70,12 +71,12 @@ def test_sections_are_dropped_with_their_probabilities():
 
 
 def test_no_mask_is_drawn_at_probability_zero():
-    assert methods.draw_mask(KEYS, 3, 0.0, 0.0).all()
+    assert masking.draw_mask(KEYS, 3, 0.0, 0.0).all()
 
 
 def test_a_masked_section_is_a_zero_vector_and_the_others_stay():
     z = jax.random.normal(jax.random.key(3), (2, 3, 2))
-    dropped = methods.drop(z, jnp.array([[True, False, True], [False, True, True]]))
+    dropped = masking.drop(z, jnp.array([[True, False, True], [False, True, True]]))
     np.testing.assert_array_equal(dropped[0, 1], 0.0)
     np.testing.assert_array_equal(dropped[1, 0], 0.0)
     np.testing.assert_array_equal(dropped[0, ::2], z[0, ::2])

@@ -1,5 +1,6 @@
 """Prepared data sets are opened by name and read back as they were written."""
 
+import dataclasses
 import pickle
 import sys
 
@@ -73,6 +74,21 @@ def test_many_are_read_as_one_by_one():
     source = prepared.single(1).splits["train"]
     rows = [7, 0, 22, 7]
     assert source.read(np.array(rows)) == [source[row] for row in rows]
+
+
+class Asked(list):
+    """Records that remember which of them were read."""
+
+    def __getitems__(self, rows):
+        self.rows = rows
+        return [self[row] for row in rows]
+
+
+def test_a_record_that_is_wanted_twice_is_read_once():
+    source = prepared.single(1).splits["train"]
+    records = Asked(source.records[row] for row in range(4))
+    found = dataclasses.replace(source, records=records).read([2, 0, 2, 2])
+    assert records.rows == [2, 0] and found == [source[row] for row in (2, 0, 2, 2)]
 
 
 def test_a_source_can_be_sent_to_a_worker():

@@ -54,7 +54,7 @@ def test_a_name_of_a_folder_of_images_gets_its_command(place):
     refused("holiday", place, f"python -m data.prepare folder --source=DIR --name=holiday --data_dir={place}")
 
 
-@pytest.mark.parametrize("name", ["views3d", "fashion_mnist", "folder"])
+@pytest.mark.parametrize("name", ["views3d", "fashion_mnist", "folder", "posed_folder", "grouped_folder"])
 def test_our_own_data_sets_get_their_command(tmp_path, name):
     refused(name, tmp_path, "there: none", f"python -m data.prepare {name}", f"--data_dir={tmp_path}")
 

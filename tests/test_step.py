@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from soda_jax.training.optimizer import ema_decay
+from soda_jax.training.optimizer import Ema
 from soda_jax.training.step import microbatches, step_keys
 from tests import tiny
 
@@ -61,7 +61,7 @@ def test_every_step_and_every_example_draws_anew():
 def test_a_step_counts_and_averages():
     state, metrics = tiny.step(NORMED)(tiny.state(NORMED), BATCH)
     start = tiny.state(NORMED)
-    d = float(ema_decay(jnp.int32(0), 0.99))
+    d = float(Ema(decay=0.99).at(jnp.int32(0)))
     assert (int(state.step), int(state.failed_step), bool(metrics["finite"])) == (1, -1, True)
     for name in ("params", "batch_stats"):
         mean = jax.tree.map(

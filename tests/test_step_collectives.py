@@ -10,11 +10,13 @@ from collections import Counter
 import jax
 import pytest
 
-from experiments import build
+from experiments import build, methods
 from experiments.configs import default
+from soda_jax.methods.base import moving
 from soda_jax.parallel import sharding
 from soda_jax.parallel.collectives import collectives
 from soda_jax.parallel.mesh import make_mesh
+from soda_jax.training.optimizer import Ema
 from soda_jax.training.state import create
 from soda_jax.training.step import jit_step
 from tests.methods import METHODS
@@ -62,7 +64,7 @@ def check(text, abstract, placed):
         assert said(found, "all-reduce", everyone // fsdp) - scalars == divided(in_turn, fsdp)
     else:
         assert not in_turn, "a gradient is not summed over the devices"
-    moments = sizes(abstract.batch_stats)
+    moments = sizes(moving(abstract.batch_stats))
     check_rest(reduced - whole - at_once - scalars - Counter([2]), moments)  # 2: the key of dropout
 
 
@@ -93,7 +95,7 @@ def small_networks():
     c.model.update(blocks=1, groups=4, heads=2, latent_dim=10, remat="blocks")
     c.train.batch = ROWS
     spec = build.batch_spec(c)
-    return c, build.method(c, spec), spec
+    return c, methods.method(c, spec), spec
 
 
 def test_the_real_networks_move_nothing_of_a_batch_either():
@@ -103,6 +105,6 @@ def test_the_real_networks_move_nothing_of_a_batch_either():
     placed = sharding.state_shardings(
         abstract, mesh, smallest=2000
     )  # vectors stay whole, as in large networks
-    step = jit_step(method, optimizer, 0.99, 1, 0, placed)
+    step = jit_step(method, optimizer, Ema(decay=0.99), 1, 0, placed)
     lowered = step.lower(sharding.with_shardings(abstract, placed), sharding.abstract_batch(spec, mesh))
     check(lowered.compile().as_text(), abstract, placed)

@@ -15,7 +15,7 @@ from PIL import Image
 
 from experiments import runs, train
 from experiments.job import check_same, describe
-from soda_jax.training import checkpoints
+from soda_jax.training import checkpoints, single_state
 from soda_jax.training.signals import StopRequest
 from tests import prepared_data, small_job
 from tests.small_config import BATCH
@@ -126,7 +126,7 @@ def test_a_loss_that_is_not_finite_leaves_its_batch_and_the_state_before(tmp_pat
     with np.load(folder / "batch_0.npz") as batch:
         assert batch["source"].shape == (BATCH, 8, 8, 1) and batch["source"].dtype == np.uint8
     job = small_job.job(tmp_path, changes)
-    state = checkpoints.load_once(folder / "state", job.abstract)
+    state = single_state.load_once(folder / "state", job.abstract)
     assert int(state.step) == int(state.failed_step) == end.step - 1
 
 

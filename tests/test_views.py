@@ -147,6 +147,30 @@ def test_cameras_are_not_augmented_unless_asked():
     assert sum(pair["source"].tobytes() in originals for pair in changed) <= 1
 
 
+def test_the_same_image_twice_is_one_of_the_scene_untouched_under_one_camera():
+    config, rng, seen = (
+        views(pair="same", image_size=16, source_size=16, cameras=True),
+        np.random.default_rng(0),
+        set(),
+    )
+    matrices = np.stack([np.full((4, 4), k, np.float32) for k in range(5)])
+    scene = {
+        **example(16, 16, 3, cameras=5),
+        "camera_to_world": matrices,
+        "intrinsics": np.eye(3, dtype=np.float32),
+    }
+    for _ in range(60):
+        pair = config.two_views(scene, rng)
+        np.testing.assert_array_equal(pair["source"], pair["target"])
+        np.testing.assert_array_equal(pair["source_camera"], pair["target_camera"])
+        which = int(pair["source_camera"][0, 0])
+        np.testing.assert_array_equal(pair["source"], plain_view(scene["images"][which], 16, 3))
+        seen.add(which)
+    assert seen == set(range(5))
+    single = views(pair="same").two_views(example(), np.random.default_rng(0))
+    np.testing.assert_array_equal(single["target"], plain_view(example()["images"][0], 24, 3))
+
+
 def test_the_plain_pair_is_the_first_image_under_its_own_camera():
     scene = example(16, 16, 3, cameras=4)
     scene |= {
