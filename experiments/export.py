@@ -7,6 +7,8 @@ for PyTorch, onnxruntime and numpy, sample images with their features, a model c
 --step=N      exports that checkpoint (default: the newest)
 --dtype=...   of the stored weights: float32 (default) or bfloat16, half as large
 --licence=... of the weights, for the model card
+
+Of a DDAE, --config.ddae.draws=0 with .tap and .level exports its net up to that block, as an encoder of clean images.
 """
 
 import argparse
@@ -16,26 +18,24 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import jax.numpy as jnp
 import numpy as np
-from flax import linen as nn
 
 from experiments import runs, xla_flags
+from experiments.frozen import frozen
 from experiments.runs import Run, open_run
 from soda_jax.export import bundle, numpy_encoder
-from soda_jax.export.encoders import Encoder, Images, in_float32
+from soda_jax.export.encoders import Encoder, Images
 from soda_jax.export.model_card import model_card
-from soda_jax.methods.base import encoder_variables
-from soda_jax.methods.reading import Reading
-from soda_jax.methods.repfusion import RepFusion
+from soda_jax.methods.ddae import DDAE
 from soda_jax.training.checkpoints import CheckpointError, versions
 from soda_jax.training.signals import sigterm_raises, status_of
-from soda_jax.types import Features, Tree
+from soda_jax.types import Features
 
 PREPROCESSING = {  # what data/views.py does to an image that is evaluated
     "crop": "the largest square in the middle",
     "interpolation": "bilinear; where it shrinks to half or less, means of whole blocks of pixels first",
 }
+PLACE = {"ddae.tap": str, "ddae.level": int, "ddae.draws": int}  # keys of a run's config that can be set here
 AGREEMENT = 1e-4  # of readers, relative to the largest value of a feature
 Reader = Callable[[Images], Features]
 
@@ -46,7 +46,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     xla_flags.set_up()
     try:
         with sigterm_raises():
-            run = open_run(arguments.workdir, arguments.step)
+            given = {
+                key: value for key, value in vars(arguments).items() if key in PLACE and value is not None
+            }
+            run = open_run(arguments.workdir, arguments.step, given)
             export(run, Path(arguments.out), dtype=arguments.dtype, licence=arguments.licence)
     except (ValueError, OSError, CheckpointError) as error:
         print(f"experiments.export: {error}", file=sys.stderr)
@@ -66,48 +69,18 @@ def export(run: Run, out: Path, *, dtype: str = "float32", licence: str = "") ->
     """
     if run.step is None:
         raise ValueError(f"{run.checkpoints} has no checkpoint yet: train first, or give another --workdir")
-    if run.config.method == "latent_prior":
-        raise ValueError(
-            f"--workdir={run.workdir} is a latent prior, whose encoder is that of another run: export "
-            f"--workdir={run.config.prior.workdir}"
-        )
-    if not isinstance(run.method, Reading):
-        raise ValueError(
-            f"--workdir={run.workdir} has method={run.config.method!r}: there is no encoder beside the net whose "
-            "layers are its features. Distil them with method='repfusion', and export the student"
-        )
     encoder, config = frozen(run), about(run)
     if out.exists() and is_this(out, encoder, config, dtype):
         print(f"step {run.step} is exported already: {out}")
         return out
-    card = model_card({**bundle.described(encoder, dtype), **config}, probe_of(run), licence)
+    probed = None if isinstance(run.method, DDAE) else probe_of(run)  # a probe may have read another place
+    card = model_card({**bundle.described(encoder, dtype), **config}, probed, probe_command(run), licence)
     print(f"exporting step {run.step}: {encoder_words(encoder)}", flush=True)
     contents = {"card": card, "preprocessing": PREPROCESSING}
     bundle.write(out, encoder, config, **contents, dtype=dtype, check=check_readers)
     size = sum(path.stat().st_size for path in out.iterdir())
     print(f"wrote {out}, {size / 2**20:.1f} MiB")
     return out
-
-
-def frozen(run: Run) -> Encoder:
-    """The encoder of a run's step, with averaged weights. ValueError where it needs more than images."""
-    c = run.config.data
-    if run.config.model.source_rays:
-        raise ValueError(
-            "model.source_rays=True: this encoder sees the rays of its images as well, which no reader of a bundle "
-            "makes: export a run that was trained with model.source_rays=False"
-        )
-    module, variables = in_float32(run.method.encoder), encoder_variables(run.encoder_variables())
-    if isinstance(run.method, RepFusion):
-        module, variables = as_pooled(module, variables)
-    return Encoder(module=module, variables=variables, image_shape=(c.source_size, c.source_size, c.channels))
-
-
-def as_pooled(module: nn.Module, variables: Tree) -> tuple[nn.Module, Tree]:
-    """The same encoder with a z that is its pooled features, as RepFusion reads a student."""
-    width = variables["params"]["head"]["kernel"].shape[0]
-    head = {"kernel": jnp.eye(width), "bias": jnp.zeros(width)}
-    return module.clone(latent_dim=width), {**variables, "params": {**variables["params"], "head": head}}
 
 
 def about(run: Run) -> dict[str, Any]:
@@ -127,13 +100,22 @@ def about(run: Run) -> dict[str, Any]:
 def is_this(out: Path, encoder: Encoder, config: Mapping[str, Any], dtype: str) -> bool:
     """Whether a bundle holds these weights of this training already. Raises BundleError where it is damaged."""
     found = bundle.opened(out)
-    kept = {name: found.get(name) for name in (*config, "dtype")}
+    config = json.loads(json.dumps({**bundle.described(encoder, dtype), **config}))
+    kept = {name: found.get(name) for name in config}
     tensors = bundle.stored(encoder.variables, dtype)
     there = numpy_encoder.tensors(out / "params.safetensors")
     alike = tensors.keys() == there.keys() and all(
         np.array_equal(np.asarray(x, np.float32), there[name]) for name, x in tensors.items()
     )
-    return alike and kept == {**config, "dtype": dtype}
+    return alike and kept == config
+
+
+def probe_command(run: Run) -> str:
+    """What measures the features of a bundle of this run."""
+    place = [f"--config.{key}={run.config.ddae[key.removeprefix('ddae.')]}" for key in PLACE]
+    return " ".join(
+        ["python -m experiments.probe --workdir=DIR", *(place if isinstance(run.method, DDAE) else ())]
+    )
 
 
 def probe_of(run: Run) -> dict[str, Any] | None:
@@ -166,7 +148,12 @@ def check_readers(out: Path) -> None:
 def readers(out: Path) -> dict[str, Reader]:
     """Those that this environment can run."""
     found: dict[str, Reader] = {"JAX": bundle.load(out), "JAX, StableHLO": bundle.load_program(out)}
-    found["numpy"] = numpy_encoder.load(out)
+    if bundle.opened(out)["family"] in numpy_encoder.NETWORKS:
+        found["numpy"] = numpy_encoder.load(out)
+    else:
+        print(
+            "  numpy_encoder.py and torch_encoder.py do not read a net like this one: JAX and onnxruntime do"
+        )
     try:
         from soda_jax.export import onnx_encoder  # onnxruntime is an extra
 
@@ -198,6 +185,10 @@ def _parser() -> argparse.ArgumentParser:
         "--dtype", choices=list(bundle.DTYPES), default="float32", help="of the stored weights"
     )
     parser.add_argument("--licence", default="", help="of the weights, for the model card")
+    for key, kind in PLACE.items():
+        parser.add_argument(
+            f"--config.{key}", dest=key, type=kind, help="of a DDAE, as experiments.probe has it"
+        )
     return parser
 
 

@@ -16,7 +16,6 @@ again, not probed again.
              f1         of labels with two classes
 """
 
-import dataclasses
 import json
 import sys
 import time
@@ -26,7 +25,7 @@ from typing import Any
 
 from absl import flags
 
-from experiments import build, cluster, methods, probe_grid, runs, xla_flags
+from experiments import build, cluster, probe_grid, runs, xla_flags
 from experiments.probe_baselines import baselines
 from experiments.probe_exhibit import leave, tasks_text
 from experiments.probe_flags import parse
@@ -139,7 +138,7 @@ def follow(
     wait_for_config(workdir, every, wait)
     done: set[int] = set()
     probed = 0
-    job = with_tasks(prepare(opened(workdir, None, overrides)), tasks)
+    job = with_tasks(prepare(open_run(workdir, None, overrides)), tasks)
     while True:
         ended = training_has_ended(workdir)  # asked before looking: what comes in between is seen once more
         todo = [step for step in job.run.steps() if step not in done]
@@ -227,13 +226,13 @@ def probe_once(
     workdir: Path, step: int | None, overrides: Mapping[str, Any], tasks: Sequence[str] = ALWAYS
 ) -> None:
     """Probes one checkpoint. ValueError where there is none."""
-    run = with_checkpoint(opened(workdir, step, overrides))
+    run = with_checkpoint(open_run(workdir, step, overrides))
     probe_step(with_tasks(prepare(run), tasks), run.step)
 
 
 def probe_grid_once(workdir: Path, values: flags.FlagValues, overrides: Mapping[str, Any]) -> None:
     """The grid of one checkpoint."""
-    job = prepare(with_checkpoint(opened(workdir, values["step"].value, overrides)))
+    job = prepare(with_checkpoint(open_run(workdir, values["step"].value, overrides)))
     grid = probe_grid.asked(job, *(values[name].value for name in ("levels", "layers", "select")))
     variables = job.run.encoder_variables()
     check_alike({"step": str(job.run.step), "grid": str(grid), **made_from(job, variables)})
@@ -247,14 +246,6 @@ def with_checkpoint(run: Run) -> Run:
             f"{run.checkpoints} has no checkpoint yet: train first, or wait for one with --follow"
         )
     return run
-
-
-def opened(workdir: Path, step: int | None, overrides: Mapping[str, Any]) -> Run:
-    """The run, its config changed by what the command line says."""
-    run = open_run(workdir, step)
-    with run.config.unlocked():
-        run.config.update_from_flattened_dict(overrides)
-    return dataclasses.replace(run, method=methods.method(run.config, run.spec))
 
 
 if __name__ == "__main__":

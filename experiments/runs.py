@@ -7,6 +7,7 @@ import sys
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import jax
@@ -89,8 +90,10 @@ def _encoder_part(tree: Mapping[str, Tree]) -> Mapping[str, Tree]:
     return {"encoder": tree["encoder"]} if "encoder" in tree else tree
 
 
-def open_run(workdir: str | Path, step: int | None = None) -> Run:
-    """The run of a workdir; step None: its latest checkpoint, if it has one.
+def open_run(
+    workdir: str | Path, step: int | None = None, overrides: Mapping[str, Any] = MappingProxyType({})
+) -> Run:
+    """The run of a workdir; step None: its latest checkpoint, if it has one. overrides: {"ddae.level": 4, ...}.
 
     Damaged checkpoints are passed over, and said. Raises FileNotFoundError where there is no run, and where it
     has no checkpoint of that step, DamagedError where that one is damaged.
@@ -98,15 +101,17 @@ def open_run(workdir: str | Path, step: int | None = None) -> Run:
     workdir = Path(workdir)
     saved = read_config(workdir)
     try:
-        return _opened(workdir, saved, step)
+        return _opened(workdir, saved, step, overrides)
     except (KeyError, AttributeError) as error:  # a key of the config, or of the record, is not there
         raise ValueError(
             f"{workdir}/config.json does not fit this version of soda_jax ({error}): use the one that wrote it"
         ) from error
 
 
-def _opened(workdir: Path, saved: Mapping[str, Any], step: int | None) -> Run:
+def _opened(workdir: Path, saved: Mapping[str, Any], step: int | None, overrides: Mapping[str, Any]) -> Run:
     config = restored(saved["config"])
+    with config.unlocked():
+        config.update_from_flattened_dict(overrides)
     folder = workdir / "checkpoints"
     found = checkpoints.steps(folder)
     if step is not None and step not in found:

@@ -12,6 +12,7 @@ import numpy as np
 from soda_jax import export
 from soda_jax.export import bundle, numpy_encoder
 from soda_jax.export.encoders import Encoder
+from soda_jax.nn.ddpm_unet import Tapped
 from soda_jax.nn.resnet import ResNet
 from soda_jax.nn.vit import ViT
 
@@ -21,6 +22,12 @@ ENCODERS = {
     "resnet50_strided": (ResNet(depth=50, latent_dim=6, width=4, stem="strided"), (16, 24, 3)),
     "vit": (ViT(variant="Ti", latent_dim=6, patch=8), (16, 24, 3)),
 }
+TAP = Tapped(channels=6, multipliers=(1, 1), blocks=1, attention=(False, True), tap="out_3", told=0.3)
+ENCODERS |= {
+    "tap": (TAP, (8, 8, 1)),
+    "tap_blocks": (TAP.clone(resample="block", patch=2, head_channels=3, tap="in_3", scale=1.7), (16, 24, 3)),
+}
+JAX_AND_ONNX = ("tap", "tap_blocks")  # nets that the other readers do not know
 ABOUT = {"method": "soda", "step": 7}
 
 
@@ -42,7 +49,8 @@ def variables(module, shape):
 def encoder(name):
     """The encoder of this name in ENCODERS."""
     module, shape = ENCODERS[name]
-    return Encoder(module=module, variables=variables(module, shape), image_shape=shape)
+    features = ("z",) if name in JAX_AND_ONNX else ("z", "pooled")
+    return Encoder(module=module, variables=variables(module, shape), image_shape=shape, features=features)
 
 
 @functools.cache

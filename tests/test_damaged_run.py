@@ -7,6 +7,7 @@ import jax
 import pytest
 
 from experiments import probe, train
+from experiments.runs import open_run
 from soda_jax.training import checkpoints
 from soda_jax.training.checkpoints import CheckpointError
 from tests import small_job, small_run
@@ -44,7 +45,7 @@ def test_the_probe_takes_the_step_before_and_refuses_the_damaged_one(tmp_path, c
     run = small_run.write(tmp_path / "run")
     damaged = run / "checkpoints" / "4" / "state" / "_METADATA"
     flip(damaged)
-    assert probe.opened(run, None, {}).step == 2
+    assert open_run(run).step == 2
     assert f"damaged or unfinished: {damaged}" in capsys.readouterr().out
     assert probe.main([f"--workdir={run}", "--step=4"]) == 1
     error = capsys.readouterr().err

@@ -113,28 +113,41 @@ def test_it_can_be_probed(trained):
     assert probe.main([f"--workdir={workdir}", *short]) == 0
     found = json.loads((workdir / "probe" / str(STEPS) / "results.json").read_text())
     assert {"z", "pooled", "untrained", "pixels"} <= found["labels"]["label"].keys()
-    run = probe.opened(workdir, None, {})
+    run = open_run(workdir)
     variables = run.encoder_variables()
     parts = {"denoiser"} if name.startswith("ddae") else {"encoder"}
     assert variables["params"].keys() == parts
     assert UNAVERAGED not in variables["batch_stats"]
 
 
-def test_what_has_an_encoder_can_be_exported(trained, capsys):
-    """Features of the bundle are those that are probed; a net without an encoder says what to do instead."""
+def test_its_encoder_can_be_exported(trained, capsys):
+    """Features of the bundle are those that are probed; of a diffusion net they are those of clean images, at a tap."""
     name, workdir, _ = trained
-    out = workdir / "bundle"
-    status = export.main([f"--workdir={workdir}", f"--out={out}"])
-    if name.startswith("ddae"):
-        assert status == 1 and "Distil them with method='repfusion'" in capsys.readouterr().err
-        return
-    assert status == 0
-    run = open_run(workdir)
+    out, clean = workdir / "bundle", {"ddae.draws": 0, "ddae.level": 3, "ddae.tap": "out_1"}
+    overrides = clean if name.startswith("ddae") else {}
+    if overrides:
+        assert export.main([f"--workdir={workdir}", f"--out={out}"]) == 1
+        assert "--grid --config.ddae.draws=0" in capsys.readouterr().err
+    flags = [f"--config.{key}={value}" for key, value in overrides.items()]
+    for text in ("wrote", "exported already"):
+        assert export.main([f"--workdir={workdir}", f"--out={out}", *flags]) == 0
+        assert text in capsys.readouterr().out
+    run = open_run(workdir, overrides=overrides)
     side = run.config.data.source_size
     images = jnp.asarray(np.random.default_rng(0).integers(0, 256, (3, side, side, 1), np.uint8))
     expected, found = run.method.encode(run.encoder_variables(), images), load(out)(images)
-    for feature in ("z", "pooled"):
+    assert found.keys() == ({"z"} if overrides else {"z", "pooled"})
+    for feature in found:
         np.testing.assert_allclose(found[feature], expected[feature], rtol=1e-4, atol=1e-5)
+    if overrides:
+        assert (
+            export.main(
+                [f"--workdir={workdir}", f"--out={out}", *flags[:1], "--config.ddae.level=4", flags[2]]
+            )
+            == 1
+        )
+        assert "is there already" in capsys.readouterr().err
+        assert " ".join(flags[::-1]) in (out / "MODEL_CARD.md").read_text()
 
 
 def test_the_student_learns_from_the_averaged_net_of_the_teacher(tmp_path):

@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 
 from experiments import probe, report
-from experiments.probe import opened
 from experiments.probe_grid import asked, taps
 from experiments.probing import prepare
+from experiments.runs import open_run
 from soda_jax.evaluation.linear_probe import LinearProbe
 from soda_jax.evaluation.linear_probe import probe as linear_probe
 from soda_jax.evaluation.stacked_probe import answer_all, choose_heads
@@ -104,7 +104,7 @@ def test_the_page_shows_a_heat_map(probed):
 
 
 def test_usual_layers_are_the_way_up_and_the_middle_in_order(workdir):
-    job = prepare(opened(workdir, None, {}))
+    job = prepare(open_run(workdir))
     assert taps(job, job.run.method)[-5:] == ["middle/branch", "out_1", "out_2", "out_3", "out_4"]
     assert asked(job, [], [], "holdout").layers == ("middle", "out_1", "out_2", "out_3", "out_4")
     assert asked(job, [], [], "holdout").levels == (1, 11, 21)

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from experiments import probe
-from experiments.probe import opened, parse
+from experiments.probe import parse
 from experiments.probing import Job, batches, chosen_images, prepare, settings_hash, settings_of
 from experiments.runs import open_run
 from tests import small_run
@@ -23,7 +23,7 @@ def job(workdir) -> Job:
 
 
 def changed(workdir, **keys) -> Job:
-    return prepare(opened(workdir, None, {f"probe.{name}": value for name, value in keys.items()}))
+    return prepare(open_run(workdir, None, {f"probe.{name}": value for name, value in keys.items()}))
 
 
 def test_all_images_of_both_splits_by_default(job):
@@ -39,7 +39,7 @@ def test_a_limit_draws_the_same_images_every_time(workdir, job):
 
 
 def test_images_are_plain_unless_augmentation_is_asked_for(workdir):
-    job = prepare(opened(workdir, None, {"data.pair": "pose_augment"}))
+    job = prepare(open_run(workdir, None, {"data.pair": "pose_augment"}))
     images = chosen_images(job, "train", 12)
     plain, again, altered = (
         np.concatenate([b["image"] for b in batches(job, "train", images, augment)])
@@ -60,7 +60,7 @@ def test_progress_is_said_where_there_is_no_terminal(job, monkeypatch):
 def test_the_hash_knows_what_matters(workdir, job):
     assert settings_hash(job) == settings_hash(prepare(open_run(workdir)))
     assert settings_hash(changed(workdir, knn_k=4)) != settings_hash(job)
-    moved = prepare(opened(workdir, None, {"data.threads": 5}))
+    moved = prepare(open_run(workdir, None, {"data.threads": 5}))
     assert settings_hash(moved) == settings_hash(job)
 
 
@@ -72,7 +72,7 @@ def test_the_command_line_sets_probe_keys_and_the_place_of_the_data():
 
 
 def test_overrides_reach_the_run(workdir):
-    run = opened(workdir, None, {"probe.knn_k": 3})
+    run = open_run(workdir, None, {"probe.knn_k": 3})
     assert run.config.probe.knn_k == 3 and settings_of(run.config).knn_k == 3
 
 

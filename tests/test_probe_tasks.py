@@ -8,9 +8,10 @@ import numpy as np
 import pytest
 
 from experiments import probe, report
-from experiments.probe import follow, opened
+from experiments.probe import follow
 from experiments.probe_tasks import NAMES, kept, with_tasks
 from experiments.probing import prepare
+from experiments.runs import open_run
 from soda_jax.evaluation import disentanglement, importance
 from tests import small_run
 
@@ -60,7 +61,7 @@ def test_dci_has_the_promised_form(whole):
     for block in (found, found["linear"], found["untrained"], found["untrained"]["linear"]):
         for part in ("z", "sections"):
             assert set(block[part]) == FIGURES and all(0 <= v <= 1 for v in block[part].values())
-    sections = opened(whole, 4, {}).method.sections
+    sections = open_run(whole, 4).method.sections
     weights = np.array(found["importance"])
     assert weights.shape == (sections, 2) and weights.sum(axis=0) == pytest.approx(1)
     assert list(found["accuracy"]) == LABELS and found["trees"] == "histogram" and found["images"] == 96
@@ -78,7 +79,7 @@ def test_scores_of_single_dimensions_are_there_for_both_encoders(whole):
 def test_no_section_knows_more_than_chance_and_all_of_them_most(whole):
     found = results(whole)["sections"]
     alone = np.array(found["linear"])
-    assert alone.shape == (opened(whole, 4, {}).method.sections, 2) and found["labels"] == LABELS
+    assert alone.shape == (open_run(whole, 4).method.sections, 2) and found["labels"] == LABELS
     assert found["whole"]["hue"] >= alone[:, 1].max() - 0.1 and found["whole"]["hue"] > found["chance"]["hue"]
 
 
@@ -159,7 +160,7 @@ def test_what_is_wrong_is_said_in_one_line(plain, capsys, arguments, words):
 
 
 def test_scores_of_several_labels_need_several(plain):
-    job = prepare(opened(plain, None, {}))
+    job = prepare(open_run(plain))
     one = dataclasses.replace(job, dataset=dataclasses.replace(job.dataset, labels={"hue": 3}))
     with pytest.raises(
         ValueError, match=r"--tasks: dci, sap .*needs 2 or more; data set 'hues' has hue only"

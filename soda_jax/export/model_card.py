@@ -3,18 +3,21 @@
 from collections.abc import Mapping
 from typing import Any
 
+from soda_jax.export import numpy_encoder
+
 COLUMNS = ("z", "pooled", "untrained", "pixels")
 LIMITS = """It was trained on images of one data set alone: on others its features were not measured.
 It sees images of one size, and the middle square of others. Features carry whatever the training images carry,
 their biases among it; nothing was filtered. It is no classifier: decisions about people need more than a probe."""
 
 
-def model_card(config: Mapping[str, Any], probe: Mapping[str, Any] | None, licence: str) -> str:
+def model_card(config: Mapping[str, Any], probe: Mapping[str, Any] | None, command: str, licence: str) -> str:
     """The text.
 
     Args:
       config: config.json of the bundle, with `method`, `step`, `images`, `data` and `versions`.
-      probe: results.json of the probe of that step, None where it was not probed.
+      probe: results.json of the probe of these features, None where there is none.
+      command: what makes one.
       licence: of the weights; "" where nobody stated it.
     """
     return f"""# {config["method"]} encoder, step {config["step"]:,}
@@ -33,7 +36,7 @@ def model_card(config: Mapping[str, Any], probe: Mapping[str, Any] | None, licen
 
 ## What a probe of it found
 
-{results(probe)}
+{results(probe, command)}
 
 ## Limits
 
@@ -41,11 +44,20 @@ def model_card(config: Mapping[str, Any], probe: Mapping[str, Any] | None, licen
 
 ## Use
 
-`soda_jax.export.load(FOLDER)` in JAX; `torch_encoder.py`, `onnx_encoder.py` and `numpy_encoder.py` beside this file
+`soda_jax.export.load(FOLDER)` in JAX; {alone(config)} beside this file
 need nothing of soda_jax: put the folder on Python's path and call their `load(FOLDER)`. All compute in float32 and give
 the features in samples.npz to 1e-4 relative; training computed in {config["compute"]}. `sha256sum -c MANIFEST.sha256`
 tells whether all is as it was written.
 """
+
+
+def alone(config: Mapping[str, Any]) -> str:
+    """The readers of this family that need nothing of soda_jax."""
+    everywhere = config["family"] in numpy_encoder.NETWORKS
+    names = (
+        ("torch_encoder.py", "onnx_encoder.py", "numpy_encoder.py") if everywhere else ("onnx_encoder.py",)
+    )
+    return ", ".join(f"`{name}`" for name in names)
 
 
 def network(config: Mapping[str, Any]) -> str:
@@ -65,10 +77,10 @@ def data(info: Mapping[str, Any]) -> str:
     return f"{info['name']}: {sizes} examples (manifest {info['manifest']})"
 
 
-def results(probe: Mapping[str, Any] | None) -> str:
+def results(probe: Mapping[str, Any] | None, command: str) -> str:
     """The table of the linear probe, in percent."""
     if probe is None:
-        return "It was not probed: `python -m experiments.probe --workdir=DIR`, then export again."
+        return f"No result is with this bundle: `{command}` makes one."
     head = [
         f"Linear probe, test accuracy in % [95% interval], {probe['sizes']['test']:,} images; beside it the same probe "
         "of the untrained encoder and of raw pixels.\n",

@@ -18,10 +18,10 @@ def check_patch(height: int, width: int, patch: int) -> None:
         )
 
 
-def check_image_size(shape: tuple[int, ...], patch: int, levels: int) -> None:
-    """Raise ValueError, with the sizes that fit, unless an image [b, h, w, c] can be halved at each level."""
+def check_image_size(height: int, width: int, patch: int, levels: int) -> None:
+    """Raise ValueError, with the sizes that fit, unless an image of these sides can be halved at each level."""
     unit = patch * 2 ** (levels - 1)
-    for size in shape[1:3]:
+    for size in (height, width):
         if size % unit:
             lower = max(size // unit, 1) * unit
             fit = f"{lower} fits" if lower > size else f"{lower} and {lower + unit} fit"

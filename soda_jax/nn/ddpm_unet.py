@@ -12,7 +12,7 @@ whose two branches are averaged over 2 x 2 pixels or repeated before the convolu
 """
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import partial
 from typing import Any, Literal, get_args
 
@@ -130,15 +130,14 @@ class Block(nn.Module):
         return layer(tokens).reshape(b, h, w, c)
 
 
-class DDPMUNet(nn.Module):
-    """What the framework asks a network for, from (what it sees, what it is told of the noise u, labels).
+class Maps(nn.Module):
+    """The body of a U-Net: its maps, by name.
 
-    Level l works at 1 / (patch * 2^l) of the image's size with channels * multipliers[l] features. Features are named
-    in order: "in_1" (the first convolution), "in_2", ...: all maps of the way down; "middle", "middle/branch";
-    "out_1", ...: the blocks of the way up that take a map of the way down, blocks + 1 a level.
+    Level l works at 1 / (patch * 2^l) of the image's size with channels * multipliers[l] features. Names, in order:
+    "in_1" (the first convolution), "in_2", ...: all maps of the way down; "middle", "middle/branch"; "out_1", ...: the
+    blocks of the way up that take a map of the way down, blocks + 1 a level.
     """
 
-    out_channels: int = 3
     channels: int = 128
     multipliers: tuple[int, ...] = (1, 2, 2, 2)
     blocks: int = 2  # of each level on the way down
@@ -151,48 +150,44 @@ class DDPMUNet(nn.Module):
     dtype: Any = jnp.float32
     remat: str = "none"  # "blocks": the backward pass computes each block again
 
-    @nn.compact
-    def __call__(
-        self,
-        x: Image,
-        u: Float[Array, " b"],
-        train: bool = False,
-        labels: Float[Array, "b n"] | None = None,
-    ) -> tuple[Float[Array, "b h w {self.out_channels}"], Features]:
-        """In float32. ValueError for sides of the image, or attention flags, that do not fit."""
-        self.check(x.shape)
+    def maps(
+        self, x: Image, u: Float[Array, " b"], train: bool, labels: Float[Array, "b n"] | None
+    ) -> Iterator[tuple[str, Array]]:
+        """Name and map, each computed when it is asked for. ValueError for what does not fit."""
+        self.check(*x.shape[1:3])
         time = TimeMLP(self.channels, self.label_dim, self.dtype, name="time")(u, labels)
-        run = partial(self.block, time=time, train=train)
-        down = self.descend(space_to_depth(x.astype(self.dtype), self.patch), run)
-        features = {f"in_{number}": h for number, h in enumerate(down, start=1)}
-        h, _ = run("middle_block0", down[-1], down[-1].shape[-1], attend=True)
-        features["middle"], features[MIDDLE] = run("middle_block1", h, h.shape[-1])
-        up = self.ascend(features["middle"], down, run)
-        features |= {f"out_{number}": h for number, h in enumerate(up, start=1)}
-        return self.project(up[-1]), features
+        run, found = partial(self.block, time=time, train=train), []
+        for h in self.descend(space_to_depth(x.astype(self.dtype), self.patch), run):
+            found.append(h)
+            yield f"in_{len(found)}", h
+        h, _ = run("middle_block0", found[-1], found[-1].shape[-1], attend=True)
+        h, branch = run("middle_block1", h, h.shape[-1])
+        yield from (("middle", h), (MIDDLE, branch))
+        for number, wide in enumerate(self.ascend(h, found, run), start=1):
+            yield f"out_{number}", wide
 
-    def descend(self, h: Image, run: Run) -> list[Array]:
+    def descend(self, h: Image, run: Run) -> Iterator[Array]:
         """All maps of the way down, in order."""
-        maps, last = [conv(h, self.channels, "first", self.dtype)], len(self.multipliers) - 1
+        h, last = conv(h, self.channels, "first", self.dtype), len(self.multipliers) - 1
+        yield h
         for level, multiplier in enumerate(self.multipliers):
-            width = self.channels * multiplier
             for i in range(self.blocks):
-                maps.append(run(f"down_{level}_block{i}", maps[-1], width, self.attention[level])[0])
+                h, _ = run(f"down_{level}_block{i}", h, self.channels * multiplier, self.attention[level])
+                yield h
             if level < last:
-                maps.append(self.down(f"down_{level}_resample", maps[-1], run))
-        return maps
+                h = self.down(f"down_{level}_resample", h, run)
+                yield h
 
-    def ascend(self, h: Image, maps: list[Array], run: Run) -> list[Array]:
+    def ascend(self, h: Image, maps: list[Array], run: Run) -> Iterator[Array]:
         """The blocks of the way up; each takes the youngest map left."""
-        maps, found = list(maps), []
+        left = list(maps)
         for level in reversed(range(len(self.multipliers))):
             width = self.channels * self.multipliers[level]
             for i in range(self.blocks + 1):
-                h = jnp.concatenate([h, maps.pop()], -1)
+                h = jnp.concatenate([h, left.pop()], -1)
                 h, _ = run(f"up_{level}_block{i}", h, width, self.attention[level])
-                found.append(h)
+                yield h
             h = self.up(f"up_{level}_resample", h, run) if level else h
-        return found
 
     def down(self, name: str, h: Image, run: Run) -> Float[Array, "b h//2 w//2 c"]:
         """To half the size."""
@@ -222,18 +217,12 @@ class DDPMUNet(nn.Module):
         layer = cls(features, attend, resample, self.head_channels, self.dropout, self.dtype, name=name)
         return layer(h, time, train)
 
-    def project(self, h: Image) -> Float[Array, "b h2 w2 {self.out_channels}"]:
-        """To an image."""
-        h = nn.silu(GroupNorm(LAST_GROUPS, dtype=self.dtype, name="out_norm")(h))
-        h = conv(h, self.out_channels * self.patch**2, "out_conv", self.dtype)
-        return depth_to_space(h.astype(jnp.float32), self.patch)
-
-    def check(self, shape: tuple[int, ...]) -> None:
+    def check(self, height: int, width: int) -> None:
         """Raise ValueError for what does not fit, before anything is computed."""
         levels = len(self.multipliers)
         check_choice("model.remat", self.remat, ("none", "blocks"))
         check_choice("model.resample", self.resample, get_args(Resample))
-        check_image_size(shape, self.patch, levels)
+        check_image_size(height, width, self.patch, levels)
         if len(self.attention) != levels:
             raise ValueError(
                 f"model.attention has {len(self.attention)} entries; model.multipliers asks for {levels}"
@@ -241,3 +230,54 @@ class DDPMUNet(nn.Module):
         for width in {self.channels * m for m in self.multipliers}:
             if self.head_channels and width % self.head_channels:
                 raise ValueError(f"model.head_channels={self.head_channels} must divide {width} channels")
+
+
+class DDPMUNet(Maps):
+    """What the framework asks a network for, from (what it sees, what it is told of the noise u, labels)."""
+
+    out_channels: int = 3
+
+    @nn.compact
+    def __call__(
+        self,
+        x: Image,
+        u: Float[Array, " b"],
+        train: bool = False,
+        labels: Float[Array, "b n"] | None = None,
+    ) -> tuple[Float[Array, "b h w {self.out_channels}"], Features]:
+        """In float32, and every map by name. ValueError for sides of the image, or attention flags, that do not fit."""
+        features = dict(self.maps(x, u, train, labels))
+        return self.project(features[self.last_map]), features
+
+    @property
+    def last_map(self) -> str:
+        """The name of what is projected to an image."""
+        return f"out_{(self.blocks + 1) * len(self.multipliers)}"
+
+    def project(self, h: Image) -> Float[Array, "b h2 w2 {self.out_channels}"]:
+        """To an image."""
+        h = nn.silu(GroupNorm(LAST_GROUPS, dtype=self.dtype, name="out_norm")(h))
+        h = conv(h, self.out_channels * self.patch**2, "out_conv", self.dtype)
+        return depth_to_space(h.astype(jnp.float32), self.patch)
+
+
+class Tapped(Maps):
+    """A diffusion net as an encoder of clean images: z is the mean over the pixels of one map, and no more is computed.
+
+    scale, told: what it sees of an image, and what it is told of the noise (`diffusion/frameworks.py`).
+    """
+
+    tap: str = "middle"
+    scale: float = 1.0
+    told: float = 0.0
+
+    @nn.compact
+    def __call__(self, x: Image, train: bool = False) -> tuple[Float[Array, "b n"], Features]:
+        """Of images in [-1, 1]. ValueError for a tap that it has not."""
+        names, u = [], jnp.broadcast_to(jnp.float32(self.told), x.shape[:1])
+        for name, h in self.maps(self.scale * x, u, train, None):
+            names.append(name)
+            if name == self.tap:
+                z = jnp.mean(h.astype(jnp.float32), (1, 2))
+                return z, {"z": z}
+        raise ValueError(f"ddae.tap: expected one of {', '.join(names)}, found {self.tap!r}")

@@ -132,7 +132,7 @@ class UNet(nn.Module):
 
         ValueError if the image's sides, the sections of z or the attention flags do not fit.
         """
-        self.check(xt.shape, z)
+        self.check(*xt.shape[1:3], z)
         time = TimeEmbedding(self.channels, self.dtype, name="time")(t)
         run = partial(self.block, time=time, z=z, train=train, context=self.checked(context))
         features = self.descend(space_to_depth(xt.astype(self.dtype), self.patch), run)
@@ -216,11 +216,11 @@ class UNet(nn.Module):
             )
         return context.astype(self.dtype)
 
-    def check(self, shape: tuple[int, ...], z: Float[Array, "b s d"] | None) -> None:
+    def check(self, height: int, width: int, z: Float[Array, "b s d"] | None) -> None:
         """Raise ValueError for what does not fit, before anything is computed."""
         levels = len(self.multipliers)
         check_choice("model.remat", self.remat, ("none", "blocks"))
-        check_image_size(shape, self.patch, levels)
+        check_image_size(height, width, self.patch, levels)
         if len(self.attention) != levels:
             raise ValueError(
                 f"model.attention has {len(self.attention)} entries; model.multipliers asks for {levels}"
