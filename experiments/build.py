@@ -11,8 +11,9 @@ from jax.sharding import AbstractMesh, Mesh
 from ml_collections import ConfigDict
 
 from data.sources import DataSet, open_data_set
+from data.subset import labelled_subset
 from data.views import Views
-from experiments import networks
+from experiments import methods, networks
 from soda_jax.methods.base import BatchSpec
 from soda_jax.nn.checks import check_choice
 from soda_jax.nn.rays import CAMERAS
@@ -20,16 +21,20 @@ from soda_jax.parallel import processes
 from soda_jax.parallel.mesh import Plan, check_batch, make_mesh, plan_mesh
 from soda_jax.parallel.sharding import RULES, Rule, Rules, state_shardings
 from soda_jax.training.loop import Lengths
-from soda_jax.training.optimizer import Ema, OptimizerConfig, make_optimizer
+from soda_jax.training.optimizer import Ema, OptimizerConfig, layer_decay, make_optimizer
 from soda_jax.types import Tree
 
-LABELLED = ("supervised", "repfusion")  # methods that look at labels
+LABELLED = ("supervised", "repfusion", "finetune")  # methods that look at labels
 INIT = 2**32 - 1  # stream of the initial parameters: no step has this number
 
 
 def optimizer(config: ConfigDict) -> optax.GradientTransformation:
     """AdamW as the config wants it."""
-    return make_optimizer(optimizer_config(config))
+    if config.method != "finetune":
+        return make_optimizer(optimizer_config(config))
+    spec = batch_spec(config)
+    layers = methods.method(config, spec).layers(spec)
+    return make_optimizer(optimizer_config(config), layer_decay(config.finetune.layer_decay, layers))
 
 
 def optimizer_config(config: ConfigDict) -> OptimizerConfig:
@@ -130,6 +135,14 @@ def views(config: ConfigDict) -> Views:
 
 
 def dataset(config: ConfigDict) -> DataSet:
+    """The prepared data set; of fine-tuning, as much of it as is to be labelled."""
+    found, part = whole_dataset(config), config.finetune
+    if config.method != "finetune":
+        return found
+    return labelled_subset(found, fraction=part.fraction, shots=part.shots, seed=config.seed)
+
+
+def whole_dataset(config: ConfigDict) -> DataSet:
     """The prepared data set."""
     c = config.data
     return open_data_set(c.name, c.dir, train_split=c.train_split, test_split=c.test_split)

@@ -3,7 +3,6 @@
 import jax
 import jax.numpy as jnp
 from flax.traverse_util import flatten_dict, unflatten_dict
-from jaxtyping import Array, Float
 
 from experiments.runs import Run
 from soda_jax.export.encoders import Encoder, in_float32
@@ -11,7 +10,6 @@ from soda_jax.methods.base import encoder_variables
 from soda_jax.methods.ddae import DDAE
 from soda_jax.methods.reading import Reading
 from soda_jax.methods.repfusion import RepFusion
-from soda_jax.nn.ddpm_unet import Maps, Tapped
 from soda_jax.types import Tree
 
 
@@ -51,33 +49,19 @@ def student(run: Run) -> Encoder:
 
 def tap(run: Run) -> Encoder:
     """A diffusion net up to its tap, for clean images. ValueError where its features are read from noise."""
-    method: DDAE = run.method
-    if method.draws:
+    if run.method.draws:
         raise ValueError(
-            f"ddae.draws={method.draws}: these features are read from images with fresh noise, which no reader of a "
-            "bundle draws. Set --config.ddae.draws=0 (clean images), and the place where those are best, as "
+            f"ddae.draws={run.method.draws}: these features are read from images with fresh noise, which no reader of "
+            "a bundle draws. Set --config.ddae.draws=0 (clean images), and the place where those are best, as "
             f"python -m experiments.probe --workdir={run.workdir} --grid --config.ddae.draws=0 finds it, in "
             "--config.ddae.tap and --config.ddae.level; or distil the net with method='repfusion' and export the "
             "student"
         )
-    scale, told = seen_and_told(method)
-    net = {name: getattr(method.denoiser, name) for name in Maps.__annotations__}
-    module = in_float32(Tapped(**net, tap=method.tap, scale=scale, told=told))
-    needed = jax.eval_shape(lambda key: module.init(key, blank(run)), jax.random.key(0))
-    params = only(run.encoder_variables()["params"]["denoiser"], needed["params"])
-    return Encoder(
-        module=module,
-        variables={"params": params, "batch_stats": {}},
-        image_shape=image_shape(run),
-        features=("z",),
-    )
-
-
-def seen_and_told(method: DDAE) -> tuple[float, float]:
-    """What a clean image is multiplied by, and what the net is told, at the method's level."""
-    level = method.framework.at(jnp.full(1, method.level / method.levels))
-    seen = method.framework.seen(method.framework.clean(jnp.ones((1, 1, 1, 1)), level), level)
-    return float(seen.item()), float(level.told.item())
+    module, params = in_float32(run.method.tapped()), run.encoder_variables()["params"]["denoiser"]
+    shape = image_shape(run)
+    needed = jax.eval_shape(lambda key: module.init(key, jnp.zeros((1, *shape))), jax.random.key(0))["params"]
+    variables = {"params": only(params, needed), "batch_stats": {}}
+    return Encoder(module=module, variables=variables, image_shape=shape, features=("z",))
 
 
 def only(params: Tree, needed: Tree) -> Tree:
@@ -89,11 +73,6 @@ def only(params: Tree, needed: Tree) -> Tree:
 def image_shape(run: Run) -> tuple[int, int, int]:
     """Of the images that are encoded."""
     return (run.config.data.source_size, run.config.data.source_size, run.config.data.channels)
-
-
-def blank(run: Run) -> Float[Array, "1 h w c"]:
-    """One such image."""
-    return jnp.zeros((1, *image_shape(run)))
 
 
 ENCODERS = {DDAE: tap, RepFusion: student, Reading: reading}  # the first that fits

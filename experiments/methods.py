@@ -145,6 +145,26 @@ def supervised(config: ConfigDict, spec: BatchSpec) -> Supervised:
     return Supervised(encoder=networks.encoder(config), classes=tuple(config.supervised.classes))
 
 
+def finetune(config: ConfigDict, spec: BatchSpec) -> Supervised:
+    """The encoder of another run's method, or its net up to a tap, and heads. ValueError where there is none."""
+    c = config.finetune
+    check_choice("finetune.start", c.start, ["trained", "scratch"])
+    check_choice("finetune.feature", c.feature, ["pooled", "z"])
+    origin_config = config.copy_and_resolve_references().unlock()
+    origin_config.method = c.method
+    check_choice("finetune.method", c.method, ["soda", "regressor", "autoencoder", *METHODS])
+    origin = METHODS.get(c.method, soda)(origin_config, {**spec, "target": spec["source"]})
+    classes = tuple(config.supervised.classes)
+    if isinstance(origin, DDAE):
+        return Supervised(encoder=origin.tapped(), classes=classes)
+    if not isinstance(origin, Reading) or origin.source_rays:
+        raise ValueError(
+            f"finetune.method={c.method!r}: its encoder is that of another run, or sees rays beside its images; "
+            "fine-tune a run whose encoder sees images alone"
+        )
+    return Supervised(encoder=origin.encoder, feature=c.feature, classes=classes)
+
+
 def latent_denoiser(config: ConfigDict) -> dict[str, Any]:
     """The fields of one: what denoises z, the noise there, and what is predicted."""
     c = config.prior
@@ -191,4 +211,4 @@ def check_never(config: ConfigDict, hook: str, reason: str) -> None:
 
 # config.method -> what makes it of (config, spec); those that are not here are made by `soda`
 METHODS = {"ddae": ddae, "repfusion": repfusion, "latent_prior": latent_prior, "supervised": supervised}
-METHODS |= dict.fromkeys(("simclr", "byol", "vicreg"), siamese)
+METHODS |= dict.fromkeys(("simclr", "byol", "vicreg"), siamese) | {"finetune": finetune}

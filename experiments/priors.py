@@ -16,14 +16,11 @@ from experiments import runs
 from experiments.job import Job
 from experiments.probing import plain_stream, shown, write_json
 from experiments.runs import Run, open_run
-from experiments.teachers import frozen_teacher
 from soda_jax.evaluation import frechet
 from soda_jax.evaluation.features import Extractor
 from soda_jax.methods.base import FROZEN, encoder_variables
 from soda_jax.methods.soda import SODA
 from soda_jax.parallel.preflight import check_alike
-from soda_jax.parallel.sharding import put_whole
-from soda_jax.training.state import TrainState
 from soda_jax.types import Tree
 
 FILE = "prior.json"
@@ -32,18 +29,14 @@ KEYS = tuple(f"model.{key}" for key in ("encoder", "encoder_width", "stem", "res
 KEYS += ("model.latent_dim", "model.dtype", "data.name", "data.source_size", "data.channels")
 
 Say = Callable[[str], None]
+Note = Callable[[str, int], None]  # phase and step, for the watchdog
 
 
-def frozen_for(job: Job, first: int, say: Say, note: Callable[[str, int], None]) -> Tree | None:
-    """What a prior or a student that begins now freezes, on the host; None for other methods, and for what goes on.
+def frozen_encoder(job: Job, say: Say, note: Note) -> Tree:
+    """What a prior that begins now takes over, on the host.
 
-    Raises ValueError, naming `prior.workdir` or `teacher.workdir`, where it is no run that fits, and what `open_run`
-    raises.
+    Raises ValueError, naming `prior.workdir`, where it is no run that fits, and what `open_run` raises.
     """
-    if first or job.config.method not in ("latent_prior", "repfusion"):
-        return None
-    if job.config.method == "repfusion":
-        return frozen_teacher(job, say)
     run = soda_run(job.config, job.config.prior.workdir)
     variables = encoder_variables(run.encoder_variables())
     about = {"workdir": str(run.workdir), "step": run.step, "encoder": runs.fingerprint(variables)}
@@ -52,17 +45,10 @@ def frozen_for(job: Job, first: int, say: Say, note: Callable[[str, int], None])
     moments = measured(job, run, variables, say, note)
     write_json(job.workdir / FILE, {**about, "images": moments.count})
     latent = {"mean": moments.mean.astype(np.float32), "covariance": moments.covariance.astype(np.float32)}
-    return {FROZEN: {"encoder": jax.tree.map(np.asarray, variables), "latent": latent}}
+    return {"batch_stats": {FROZEN: {"encoder": jax.tree.map(np.asarray, variables), "latent": latent}}}
 
 
-def with_frozen(state: TrainState, frozen: Tree | None, job: Job) -> TrainState:
-    """A fresh state with what it is to freeze in place."""
-    if frozen is None:
-        return state
-    return state.replace(batch_stats={**state.batch_stats, **put_whole(frozen, job.mesh)})
-
-
-def measured(job: Job, run: Run, variables: Tree, say: Say, note: Callable) -> frechet.Moments:
+def measured(job: Job, run: Run, variables: Tree, say: Say, note: Note) -> frechet.Moments:
     """Mean and covariance of z over all plain training images."""
     encode = Extractor(lambda variables, images: encoded(run.method, variables, images), ("z",), job.mesh)
     batches = -(-len(job.dataset.split("train")) * job.dataset.views // job.config.probe.batch)

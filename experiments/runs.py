@@ -40,6 +40,7 @@ FREE = (
     "disentanglement.",
     "prior.workdir",  # checkpoints hold the encoder; where it came from may have moved
     "teacher.workdir",  # likewise
+    "finetune.workdir",
     "mesh.",  # but for rounding, and for BatchNorm where a plan is folded, which the log says
 )
 

@@ -37,7 +37,7 @@ def teacher_keys(config: ConfigDict) -> dict[str, object]:
 
 
 def frozen_teacher(job: Job, say: Say) -> Tree:
-    """What a run that begins now freezes, on the host.
+    """What a run that begins now takes over, on the host.
 
     Raises ValueError, naming `teacher.workdir`, where it is no DDAE run that fits, and what `open_run` raises.
     """
@@ -47,7 +47,7 @@ def frozen_teacher(job: Job, say: Say) -> Tree:
     check_alike({"the teacher": json.dumps(about)})
     say(f"the teacher is the net of step {run.step} of {run.workdir}")
     write_json(job.workdir / FILE, about)
-    return {FROZEN: {"teacher": jax.tree.map(np.asarray, variables["params"])}}
+    return {"batch_stats": {FROZEN: {"teacher": jax.tree.map(np.asarray, variables["params"])}}}
 
 
 def teacher_run(config: ConfigDict) -> Run:

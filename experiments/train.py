@@ -9,7 +9,7 @@ stopped; SIGTERM and Ctrl-C save first. What it leaves in the workdir:
     checkpoints/<step>/        the last few states
     samples/step_<step>.png    source, target, generated
     failure/step_<step>/       the batch that gave a loss that was not finite, and the state that it met
-    prior.json                 of a latent prior: the SODA run and step whose latents it models
+    prior.json, teacher.json, finetune.json   which run and step a prior, a student, a fine-tuned encoder began with
     errors.log                 what went wrong in one of several processes, with its number
 
 On several hosts every one of them runs this command: see experiments/launch/ and experiments/cluster.py.
@@ -29,7 +29,7 @@ from ml_collections import ConfigDict, config_flags
 from experiments import cluster, runs, xla_flags
 from experiments.hooks import hooks
 from experiments.job import Job, batches, check_same, describe, initialiser, prepare
-from experiments.priors import frozen_for, with_frozen
+from experiments.origins import taken_for, with_taken
 from soda_jax.parallel import processes
 from soda_jax.parallel.joining import JoinError
 from soda_jax.parallel.preflight import check_alike
@@ -127,13 +127,13 @@ def go_on(
 ) -> tuple[TrainState | None, End]:
     """Compiles and trains from step `first` on."""
     watch.note("latents", first)
-    frozen = frozen_for(job, first, say, watch.note)
+    taken = taken_for(job, first, say, watch.note)
     watch.note("compile", first)
     step = compile_step(job, say)
     if processes.any_process(stop.requested is not None):
         return None, End(kind="stopped", step=first)
     watch.note("restore", first)
-    state = with_frozen(start_state(job, checkpoints, first), frozen, job)
+    state = with_taken(start_state(job, checkpoints, first), taken, job)
     return run_loop(job, state, first, step, checkpoints, ledger, stop, watch)
 
 

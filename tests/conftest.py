@@ -78,6 +78,7 @@ SLOW = {
     "devices",
     "edit_modes",
     "fashion_head",
+    "finetune",
     "hooks_sharded",
     "images",
     "killed_jobs",

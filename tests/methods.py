@@ -22,6 +22,7 @@ OTHERS = {
     "ddae_edm": tiny.ddae("edm", net={"resample": "block"}),
     "autoencoder": tiny.regressor(Autoencoder),
     "supervised": tiny.supervised(),
+    "finetuned": tiny.supervised(tiny.ddae(draws=0).tapped()),
 }
 # ... and this one exchanges a number of every row between devices, which those above do not: the loss, to remember.
 OTHERS |= {"soda_resampled": tiny.soda(noise_levels=NoiseLevels(kind="resampled", bins=4))}

@@ -120,6 +120,21 @@ def test_the_net_runs_up_to_the_tap_and_no_further(name):
     assert costs[1] < 0.75 * whole
 
 
+@pytest.mark.parametrize("name", FRAMEWORKS)
+@pytest.mark.parametrize("level", [1, 9])
+def test_the_tapped_net_gives_the_features_of_clean_images(name, level):
+    method = tiny.ddae(name, draws=0, level=level)
+    variables, images = fresh(method), tiny.batch()["source"]
+    encoder = method.tapped()
+    needed = jax.eval_shape(lambda: encoder.init(jax.random.key(0), to_float(images)))["params"]
+    z, _ = encoder.apply(
+        {"params": {k: variables["params"]["denoiser"][k] for k in needed}}, to_float(images)
+    )
+    np.testing.assert_allclose(z, method.encode(variables, images)["z"], rtol=1e-4, atol=1e-5)
+    other = dataclasses.replace(method, level=5).tapped()
+    assert abs(other.told - encoder.told) > 1e-3 and (other.scale != encoder.scale) == (name == "edm")
+
+
 def test_a_perfect_net_draws_the_one_image_that_it_knows(images):
     """The answer that belongs to x0 = image, whatever xt: every sampler must end there."""
     image = to_float(images[:1])

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from soda_jax.nn.conv import upsample
-from soda_jax.nn.ddpm_unet import MIDDLE, DDPMUNet, average_pairs, time_sinusoid
+from soda_jax.nn.ddpm_unet import MIDDLE, DDPMUNet, Tapped, average_pairs, time_sinusoid
 from soda_jax.nn.diffusers_weights import unet_params
 
 PLUS = {"multipliers": (2, 2, 2), "blocks": 4, "attention": (False, True, False), "resample": "block"}
@@ -54,6 +54,38 @@ def test_taps_are_those_of_the_paper(fields, expected):
     found = [features[f"out_{k}"].shape for k in range(1, 1 + sum(n for _, n in expected.values()))]
     assert found == [(1, side, side, c) for side, (c, n) in expected.items() for _ in range(n)]
     assert features["middle"].shape == features[MIDDLE].shape == features["out_1"].shape
+
+
+@pytest.mark.parametrize("resample", ["conv", "block"])
+def test_an_encoder_is_the_net_up_to_its_tap(resample):
+    """The mean of that very map, by a part of the net's own parameters: the more of them, the later the tap."""
+    net, (x, told) = DDPMUNet(**SMALL, resample=resample), inputs()
+    variables = net.init(jax.random.key(0), x, told)
+    _, features = net.apply(variables, 0.5 * x, jnp.full(len(x), 0.3))
+    sizes = []
+    for tap, expected in features.items():
+        encoder = Tapped(**SMALL, resample=resample, tap=tap, scale=0.5, told=0.3)
+        needed = jax.eval_shape(lambda encoder=encoder: encoder.init(jax.random.key(0), x))["params"]
+        assert needed.keys() <= variables["params"].keys()
+        z, found = encoder.apply({"params": {name: variables["params"][name] for name in needed}}, x)
+        np.testing.assert_allclose(z, np.asarray(expected).mean((1, 2)), rtol=1e-4, atol=1e-5)
+        np.testing.assert_array_equal(z, found["z"])
+        np.testing.assert_array_equal(z, found["pooled"])
+        sizes.append(count(needed))
+    assert sizes == sorted(sizes) and sizes[0] < 0.3 * sizes[-1] < 0.3 * count(variables["params"])
+
+
+def test_an_encoder_has_no_other_taps_than_the_net():
+    with pytest.raises(
+        ValueError, match=r"ddae\.tap: expected one of in_1, .*, middle/branch, .*out_4, found 'out_5'"
+    ):
+        Tapped(**SMALL, tap="out_5").init(jax.random.key(0), inputs()[0])
+
+
+def inputs():
+    """Three images of 8 pixels, and what is told of their noise."""
+    rng = np.random.default_rng(0)
+    return jnp.asarray(rng.normal(size=(3, 8, 8, 3)), jnp.float32), jnp.asarray([0.1, 0.5, 0.9])
 
 
 def test_weights_and_biases_start_as_pytorchs():

@@ -11,6 +11,7 @@ from soda_jax.training.optimizer import (
     OptimizerConfig,
     decays,
     ema_update,
+    layer_decay,
     learning_rate,
     make_optimizer,
 )
@@ -54,6 +55,29 @@ def test_the_encoder_moves_faster_by_the_ratio():
         lambda e, d: np.testing.assert_allclose(e, 2 * d, rtol=1e-5), moved["encoder"], moved["denoiser"]
     )
     assert np.abs(moved["denoiser"]["bias"]).min() > 0.05
+
+
+def test_each_layer_moves_slower_than_the_one_above_it_by_the_decay():
+    rates = layer_decay(0.5, ["encoder/kernel", "encoder/bias"])
+    assert rates == {"encoder/kernel": 0.25, "encoder/bias": 0.5}
+    found = updated(make_optimizer(config(encoder_ratio=1.0, weight_decay=0.0), rates), [0.5])
+    moved = jax.tree.map(lambda new, old: float(jnp.ravel(new - old)[0]), found, PARAMS)
+    assert moved["denoiser"]["kernel"] == pytest.approx(-0.1, rel=1e-4)
+    assert moved["encoder"]["kernel"] == pytest.approx(-0.025, rel=1e-4)
+    assert moved["encoder"]["bias"] == pytest.approx(-0.05, rel=1e-4)
+
+
+def test_a_rate_is_of_whole_names():
+    """That of "encoder/ker" is not that of "encoder/kernel"."""
+    found = updated(make_optimizer(config(encoder_ratio=1.0), {"encoder/ker": 0.0, "denoiser": 0.0}), [0.5])
+    assert float(jnp.abs(found["encoder"]["kernel"] - 3.0).min()) > 0.01
+    np.testing.assert_array_equal(found["denoiser"]["kernel"], PARAMS["denoiser"]["kernel"])
+
+
+@pytest.mark.parametrize("decay", [0.0, -1.0, 1.1])
+def test_a_layer_decay_that_is_none_is_refused(decay):
+    with pytest.raises(ValueError, match=r"finetune\.layer_decay must be above 0, and 1 at most"):
+        layer_decay(decay, ["encoder/stem"])
 
 
 def test_the_encoder_can_be_frozen():

@@ -120,9 +120,9 @@ def large_state(key, method):
     return create(method, optimizer(), key, spec(large_batch()))
 
 
-def supervised() -> Supervised:
+def supervised(encoder=None) -> Supervised:
     """Two labels of the batch, of 2 and 3 classes."""
-    return Supervised(encoder=Encoder(batch_norm=True), classes=(2, 3))
+    return Supervised(encoder=encoder or Encoder(batch_norm=True), classes=(2, 3))
 
 
 def regressor(kind, **changes):

@@ -22,6 +22,7 @@ from soda_jax.diffusion.process import PerExample, corrupt_to
 from soda_jax.diffusion.samplers import Sampler, sample
 from soda_jax.diffusion.schedules import Schedule
 from soda_jax.methods.base import BatchSpec, Scalar, normal_like, stream, to_float, to_uint8
+from soda_jax.nn.ddpm_unet import Maps, Tapped
 from soda_jax.types import Batch, Bytes, Features, Image, Keys, Tree
 
 Number = Float[Array, ""]
@@ -112,6 +113,13 @@ class DDAE:
         """(3) of every block at the level; also as "z", of the tap, and "pooled", of the middle."""
         features = self.layers(variables, images, self.level / self.levels)
         return {**features, "z": features[self.tap], "pooled": features["middle"]}
+
+    def tapped(self) -> Tapped:
+        """The net up to the tap, as an encoder of clean images at the level; its parameters are some of the net's."""
+        level = self.framework.at(jnp.full(1, self.level / self.levels))
+        scale = self.framework.seen(self.framework.clean(jnp.ones((1, 1, 1, 1)), level), level).item()
+        body = {name: getattr(self.denoiser, name) for name in Maps.__annotations__}
+        return Tapped(**body, tap=self.tap, scale=scale, told=level.told.item())
 
     def denoise(self, variables: Tree, xt: Image, t: Float[Array, " b"]) -> Image:
         """eps, in eval mode, whatever the net answers."""

@@ -39,7 +39,7 @@ class LatentPrior(LatentDenoiser):
     encoder: nn.Module
 
     def init(self, key: Key[Array, ""], spec: BatchSpec) -> Tree:
-        """Fresh variables; the encoder is an untrained one, and z counts as N(0, I), till `with_frozen`."""
+        """Fresh variables; the encoder is an untrained one, and z counts as N(0, I), till it takes them over."""
         encoder_key, prior_key = jax.random.split(key)
         n = self.encoder.latent_dim
         encoder = self.encoder.init(encoder_key, jnp.zeros((1, *spec["source"].shape[1:])), train=False)

@@ -199,9 +199,12 @@ def spread(p: Views) -> Scalar:
     return jnp.sqrt(jnp.sum(jnp.var(u, axis=0)))
 
 
-def applied(module: nn.Module, variables: Tree, x: Array, train: bool) -> tuple[Any, Tree]:
+def applied(
+    module: nn.Module, variables: Tree, x: Array, train: bool, dropout: Key[Array, ""] | None = None
+) -> tuple[Any, Tree]:
     """What a network says, and its statistics after this batch ({} where it has none)."""
-    out, new = module.apply(variables, x, train=train, mutable=["batch_stats"] if train else [])
+    rngs = None if dropout is None else {"dropout": dropout}
+    out, new = module.apply(variables, x, train=train, mutable=["batch_stats"] if train else [], rngs=rngs)
     return out, new.get("batch_stats", {})
 
 

@@ -1,8 +1,9 @@
-"""The upper bound of what SODA is compared with: the same encoder, trained on the labels themselves.
+"""Training on the labels themselves: the upper bound of what SODA is compared with, and fine-tuning.
 
-    L = sum over labels of CE(softmax(W_l z + b_l), y_l)                                                    (1)
+    L = sum over labels of CE(softmax(W_l f + b_l), y_l)                                                    (1)
 
-z and the pooled features are probed as those of the others, so the heads of the training are not used again.
+f is z, or another feature of the encoder. z and the pooled features are probed as those of the others; fine-tuning
+asks the heads themselves.
 """
 
 from dataclasses import dataclass
@@ -10,20 +11,25 @@ from dataclasses import dataclass
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Key
 
 from soda_jax.methods.base import BatchSpec, Scalar, encoder_variables, to_float
 from soda_jax.methods.reading import Reading
 from soda_jax.methods.siamese import applied, by_collection
 from soda_jax.methods.time_choice import judged
-from soda_jax.types import Batch, Keys, Tree
+from soda_jax.types import Batch, Bytes, Features, Image, Keys, Tree
 
 
 @dataclass(frozen=True, kw_only=True)
 class Supervised(Reading):
-    """classes: how many each label has, an entry a label; a batch's "labels" are `[b, labels]`. ValueError for none."""
+    """classes: how many each label has, an entry a label; a batch's "labels" are `[b, labels]`. ValueError for none.
+
+    feature: f of (1), the name of one of the encoder's flat features.
+    """
 
     classes: tuple[int, ...]
+    feature: str = "z"
 
     def __post_init__(self):
         super().__post_init__()
@@ -36,21 +42,42 @@ class Supervised(Reading):
         """Fresh variables."""
         keys = jax.random.split(key)
         image = jnp.zeros((1, *spec["source"].shape[1:]))
-        heads = self.heads.init(keys[1], jnp.zeros((1, self.encoder.latent_dim)))
-        return by_collection({"encoder": self.encoder.init(keys[0], image, train=False), "heads": heads})
+        (_, features), encoder = self.encoder.init_with_output(keys[0], image, train=False)
+        heads = self.heads.init(keys[1], features[self.feature])
+        return by_collection({"encoder": encoder, "heads": heads})
 
     @property
     def heads(self) -> nn.Module:
         """One layer for the classes of all labels."""
         return nn.Dense(sum(self.classes))
 
+    def layers(self, spec: BatchSpec) -> list[str]:
+        """The encoder's layers that lead to the feature, as "encoder/<name>", in the order in which they compute."""
+        names: list[str] = []
+
+        def look(key: Key[Array, ""]) -> Tree:
+            made = self.encoder.init(key, jnp.zeros((1, *spec["source"].shape[1:])), train=False)
+            names.extend(made["params"])  # in the order of their making, which a transformation would forget
+            return made
+
+        jax.eval_shape(look, jax.random.key(0))
+        return [f"encoder/{name}" for name in names if self.feature == "z" or name != "head"]
+
     def loss(self, variables: Tree, batch: Batch, keys: Keys, train: bool = True) -> tuple[Scalar, dict]:
         """(1), averaged over the batch."""
-        del keys  # nothing is drawn
-        images = to_float(batch["source"])
-        (z, _), stats = applied(self.encoder, encoder_variables(variables), images, train)
-        logits = self.heads.apply({"params": variables["params"]["heads"]}, z)
+        images, encoder = to_float(batch["source"]), encoder_variables(variables)
+        (_, features), stats = applied(
+            self.encoder, encoder, images, train, keys[0]
+        )  # a tapped net has dropout
+        logits = self.heads.apply({"params": variables["params"]["heads"]}, features[self.feature])
         entropies, right = judged(logits, batch["labels"], self.classes)
         moved = {"encoder": stats} if train and stats else {}
         metrics = {"accuracy": jnp.mean(right)}
         return jnp.mean(entropies), {"metrics": metrics, "batch_stats": {**variables["batch_stats"], **moved}}
+
+    def answers(self, variables: Tree, images: Image | Bytes) -> Features:
+        """{"answers"}: the likeliest class of each label, `[b, labels]`, as floats; in eval mode."""
+        features = self.encode(variables, images)
+        logits = self.heads.apply({"params": variables["params"]["heads"]}, features[self.feature])
+        parts = jnp.split(logits, np.cumsum(self.classes)[:-1].tolist(), axis=-1)
+        return {"answers": jnp.stack([jnp.argmax(part, -1) for part in parts], -1).astype(jnp.float32)}

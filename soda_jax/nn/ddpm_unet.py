@@ -264,6 +264,8 @@ class DDPMUNet(Maps):
 class Tapped(Maps):
     """A diffusion net as an encoder of clean images: z is the mean over the pixels of one map, and no more is computed.
 
+    "pooled" is z again, for those who expect both.
+
     scale, told: what it sees of an image, and what it is told of the noise (`diffusion/frameworks.py`).
     """
 
@@ -279,5 +281,5 @@ class Tapped(Maps):
             names.append(name)
             if name == self.tap:
                 z = jnp.mean(h.astype(jnp.float32), (1, 2))
-                return z, {"z": z}
+                return z, {"z": z, "pooled": z}
         raise ValueError(f"ddae.tap: expected one of {', '.join(names)}, found {self.tap!r}")

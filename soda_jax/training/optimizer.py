@@ -10,8 +10,10 @@ ema <- d ema + (1 - d) p,   d = min(decay, (1 + step) / (10 + step))      (5)  r
 With `hold_images` the rate stays for so many images (an epoch) what (4) is at the last step of them.
 """
 
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -66,14 +68,17 @@ class OptimizerConfig:
         return -(-self.total_images // self.batch)
 
 
-def make_optimizer(config: OptimizerConfig) -> optax.GradientTransformation:
-    """(1) to (4) as one optax chain."""
+def make_optimizer(
+    config: OptimizerConfig, rates: Mapping[str, float] | None = None
+) -> optax.GradientTransformation:
+    """(1) to (4) as one optax chain. rates: further factors of r, by the beginning of a parameter's name."""
     clip = optax.clip_by_global_norm(config.clip) if config.clip else optax.identity()
     return optax.chain(
         clip,
         optax.scale_by_adam(b1=config.b1, b2=config.b2, eps=1e-8),
         optax.add_decayed_weights(config.weight_decay, mask=decays),
-        scale_encoder(config.encoder_ratio),
+        scale_parts({"encoder": config.encoder_ratio}),
+        *([scale_parts(rates)] if rates else []),
         optax.scale_by_learning_rate(learning_rate(config)),
     )
 
@@ -99,14 +104,29 @@ def decays(params: Tree) -> Tree:
     return jax.tree.map(lambda p: p.ndim > 1, params)
 
 
-def scale_encoder(ratio: float) -> optax.GradientTransformation:
-    """(3): r, by the name at the top of the tree."""
+def scale_parts(rates: Mapping[str, float]) -> optax.GradientTransformation:
+    """(3): r, by the beginning of the name: {"encoder/stem": 0.5} halves the updates of that layer."""
+
+    def rate(path: Any) -> float:
+        name = "/".join(str(entry.key) for entry in path) + "/"
+        return math.prod((factor for part, factor in rates.items() if name.startswith(f"{part}/")), start=1.0)
 
     def scale(updates, params=None):
         del params
-        return {name: _times(ratio, tree) if name == "encoder" else tree for name, tree in updates.items()}
+        return jax.tree_util.tree_map_with_path(lambda path, u: rate(path) * u, updates)
 
     return optax.stateless(scale)
+
+
+def layer_decay(decay: float, layers: Sequence[str]) -> dict[str, float]:
+    """The rates of layers in the order in which they compute: decay^n, n more layers to come, the heads among them.
+
+        r_l = decay^(L - l),  l = 0 .. L - 1                            (7)  BEiT (arXiv 2106.08254)
+
+    Raises ValueError for a decay outside of (0, 1].
+    """
+    _require(0 < decay <= 1, "finetune.layer_decay", "above 0, and 1 at most", decay)
+    return {name: decay ** (len(layers) - place) for place, name in enumerate(layers)}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -133,10 +153,6 @@ class Ema:
 def ema_update(average: Tree, new: Tree, decay: jax.Array) -> Tree:
     """(5) for a whole tree."""
     return jax.tree.map(lambda a, p: a + (1.0 - decay) * (p - a), average, new)
-
-
-def _times(factor: float, tree: Tree) -> Tree:
-    return jax.tree.map(lambda u: factor * u, tree)
 
 
 def _require(good: bool, key: str, expected: str, found) -> None:

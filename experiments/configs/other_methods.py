@@ -1,0 +1,84 @@
+"""The keys of the methods beside SODA. default.py puts them beside its own, and what it says of values holds here."""
+
+from ml_collections import ConfigDict
+
+
+def siamese() -> ConfigDict:
+    """Of method=simclr, byol and vicreg, on SODA's encoder and views."""
+    siamese = ConfigDict()
+    siamese.projector = (512, 128)  # widths of what sees z in training only
+    siamese.temperature = 0.2  # of simclr
+    siamese.predictor = (512, 128)  # of byol: widths of what answers the averaged networks
+    siamese.momentum = 0.99  # of byol's averaged networks, at the start; rises to 1 at train.images
+    return siamese
+
+
+def supervised() -> ConfigDict:
+    """Of method=supervised and repfusion."""
+    return ConfigDict({"classes": (10,)})  # how many each label of the data set has, in its order
+
+
+def finetune() -> ConfigDict:
+    """Of method=finetune: a trained encoder, or a DDAE up to its tap, and heads for the labels, all of it trained."""
+    finetune = ConfigDict()
+    finetune.workdir = ""  # the run that it begins with, and the step of its checkpoint
+    finetune.step = 0
+    finetune.method = "soda"  # of that run
+    finetune.start = "trained"  # trained | scratch: the same networks, fresh, to compare with
+    finetune.feature = "pooled"  # what the heads see: pooled | z; of a DDAE always the tap
+    finetune.fraction = (
+        1.0  # of the training examples, in (0, 1]; of each class alike where there is one label
+    )
+    finetune.shots = 0  # examples of each class instead; 0: by fraction
+    finetune.layer_decay = 0.75  # factor of the rate from each layer to the one below it; 1: none
+    return finetune
+
+
+def repfusion() -> ConfigDict:
+    """Of method=repfusion (arXiv 2308.10916): how a student, which is the encoder, learns from a diffusion net."""
+    repfusion = ConfigDict()
+    repfusion.distance = "hint"  # of features: hint (paper) | hint_dense | at | rkd
+    repfusion.weight = 1.0  # of it
+    repfusion.time = "rl"  # what the teacher is asked for: rl (paper): chosen by image | uniform | fixed
+    repfusion.t = 0  # fixed: 0 .. T - 1
+    repfusion.t_max = 50  # uniform: below it
+    repfusion.entropy = 0.1  # rl: weight of the policy's entropy at first (paper) ..
+    repfusion.entropy_images = 5_000_000  # .. which falls to 0 within so many images (paper: 100 epochs)
+    repfusion.baseline = False  # rl: rewards are held against the mean of the batch (paper: not)
+    return repfusion
+
+
+def teacher() -> ConfigDict:
+    """Of method=repfusion: a trained DDAE run. Keys as in `model` and `diffusion`, and alike to those of the run."""
+    teacher = ConfigDict()
+    teacher.workdir = ""  # the run whose averaged net is frozen
+    teacher.image_size = 32  # pixels a side that it knows
+    teacher.tap = "middle/branch"  # what is distilled (paper)
+    teacher.update(channels=128, multipliers=(1, 2, 2, 2), blocks=2, attention=(False, True, False, False))
+    teacher.update(
+        head_channels=0, resample="conv", patch=1, dropout=0.0, dtype="bfloat16"
+    )  # dtype: ours to choose
+    teacher.update(framework="ddpm", schedule="linear", steps=1000, prediction="eps")
+    return teacher
+
+
+def ddae() -> ConfigDict:
+    """Of method=ddae: where features are read (arXiv 2303.09769). probe --grid finds the best place."""
+    ddae = ConfigDict()
+    ddae.tap = "out_6"  # block of the U-Net: in_1, ..., middle, out_1, ...
+    ddae.level = 11  # noise, 1 (almost clean) to diffusion.steps
+    ddae.draws = 1  # of noise, whose features are averaged (paper: 1); 0: clean images
+    return ddae
+
+
+def prior() -> ConfigDict:
+    """Of method=latent_prior: a diffusion model of z (Diff-AE, arXiv 2111.15640, whose sizes these are)."""
+    prior = ConfigDict()
+    prior.workdir = ""  # the trained SODA run whose encoder is frozen, and which decodes
+    prior.layers = 10  # of the perceptron
+    prior.width = 2048  # of its hidden layers
+    prior.prediction = "eps"  # eps | x0 | v
+    prior.loss = "l1"  # l1 | l2: of the error in what is predicted
+    prior.schedule = "constant"  # constant | linear | cosine | inverted; diffusion.schedule is that of images
+    prior.steps = 1000  # T; 0: continuous time
+    return prior

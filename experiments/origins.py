@@ -1,0 +1,103 @@
+"""What a run takes over from another one before its first step, by method; its own checkpoints hold it from then on."""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from experiments import runs
+from experiments.frozen import frozen
+from experiments.job import Job
+from experiments.priors import Note, Say, frozen_encoder
+from experiments.probing import write_json
+from experiments.runs import open_run
+from experiments.teachers import frozen_teacher
+from soda_jax.parallel.preflight import check_alike
+from soda_jax.parallel.sharding import put_whole
+from soda_jax.training.state import TrainState
+from soda_jax.types import Tree
+
+FILE = "finetune.json"
+PLACE = ("ddae.tap", "ddae.level", "ddae.draws")  # keys of the origin's config that this run's may change
+
+
+def taken_for(job: Job, first: int, say: Say, note: Note) -> Tree | None:
+    """What is taken over of {"params", "batch_stats"}, on the host; None for other methods, and for what goes on.
+
+    Raises ValueError, naming `prior.workdir`, `teacher.workdir` or `finetune.workdir`, where that is no run that fits,
+    and what `open_run` raises.
+    """
+    take = {
+        "latent_prior": lambda: frozen_encoder(job, say, note),
+        "repfusion": lambda: frozen_teacher(job, say),
+        "finetune": lambda: trained_encoder(job, say),
+    }.get(job.config.method)
+    return take() if take and not first else None
+
+
+def trained_encoder(job: Job, say: Say) -> Tree | None:
+    """The averaged encoder that fine-tuning begins with; None: from scratch. finetune.json says whose it is."""
+    c = job.config.finetune
+    if c.start == "scratch":
+        say("fine-tuning begins from scratch (finetune.start)")
+        return None
+    if not c.workdir or not (Path(c.workdir) / "config.json").is_file():
+        raise ValueError(
+            f"finetune.workdir={c.workdir!r} must name a trained run: take "
+            "--config=experiments/configs/finetune.py:DIR, or set --config.finetune.workdir=DIR"
+        )
+    flat = dict(runs.flat(runs.plain(job.config)))
+    run = open_run(c.workdir, c.step or None, {key: flat[key] for key in PLACE})
+    if run.step is None:
+        raise ValueError(f"finetune.workdir={c.workdir} has no checkpoint yet: train it first")
+    variables = frozen(run).variables
+    check_fits(job, variables["params"])
+    about = {"workdir": str(run.workdir), "step": run.step, "encoder": runs.fingerprint(variables)}
+    check_alike({"the run that is fine-tuned": json.dumps(about)})
+    say(f"the encoder is that of step {run.step} of {run.workdir}")
+    write_json(job.workdir / FILE, about)
+    parts = {name: tree for name, tree in variables.items() if tree}
+    return {name: {"encoder": jax.tree.map(np.asarray, tree)} for name, tree in parts.items()}
+
+
+def check_fits(job: Job, params: Tree) -> None:
+    """ValueError unless the parameters are those of the encoder that is to be trained."""
+
+    def shapes(tree: Tree) -> Mapping[str, tuple]:
+        return {jax.tree_util.keystr(path): x.shape for path, x in jax.tree.leaves_with_path(tree)}
+
+    ours, theirs = shapes(job.abstract.params["encoder"]), shapes(params)
+    if ours != theirs:
+        apart = sorted(name for name in {*ours, *theirs} if ours.get(name) != theirs.get(name))
+        raise ValueError(
+            f"the config is not that of the run in finetune.workdir={job.config.finetune.workdir} ({apart[0]} is "
+            f"{theirs.get(apart[0])} there, and {ours.get(apart[0])} here): take "
+            f"--config=experiments/configs/finetune.py:{job.config.finetune.workdir}"
+        )
+
+
+def with_taken(state: TrainState, taken: Tree | None, job: Job) -> TrainState:
+    """A fresh state with what it takes over in place, in the averages too."""
+    if taken is None:
+        return state
+    params, stats = taken.get("params", {}), taken.get("batch_stats", {})
+    return state.replace(
+        params=placed(state.params, params, job),
+        ema_params=placed(state.ema_params, params, job),
+        batch_stats=placed(state.batch_stats, stats, job),
+        ema_batch_stats=placed(
+            state.ema_batch_stats, {k: v for k, v in stats.items() if k in state.ema_batch_stats}, job
+        ),
+    )
+
+
+def placed(tree: Tree, new: Tree, job: Job) -> Tree:
+    """The tree with these parts instead of its own, where those lie; what it has not yet is on every device."""
+    found = put_whole(new, job.mesh)
+    for name in new.keys() & tree.keys():
+        where = jax.tree.map(lambda x: x.sharding, tree[name])
+        found[name] = jax.jit(lambda x: jax.tree.map(jnp.copy, x), out_shardings=where)(found[name])
+    return {**tree, **found}
