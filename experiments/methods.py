@@ -13,6 +13,7 @@ from soda_jax.methods.base import BatchSpec, LatentMethod, Method
 from soda_jax.methods.consistency import Consistency
 from soda_jax.methods.ddae import DDAE
 from soda_jax.methods.distances import Kind as DistanceKind
+from soda_jax.methods.edm_augment import LABELS, Augment
 from soda_jax.methods.joint_prior import JointPrior
 from soda_jax.methods.latent_prior import LatentPrior
 from soda_jax.methods.noise_levels import Kind as LevelKind
@@ -65,15 +66,19 @@ def ddae(config: ConfigDict, spec: BatchSpec) -> DDAE:
             f"data.source_size={config.data.source_size} is the size of images that are probed, and "
             f"data.image_size={config.data.image_size} that of training: with method='ddae' they must be alike"
         )
-    net = networks.diffusion_net(config.model, spec["target"].shape[-1], remat=config.model.remat)
-    return DDAE(denoiser=net, framework=networks.framework(config.diffusion), **config.ddae.to_dict())
+    c = config.ddae
+    augment = Augment(probability=float(c.augment)) if c.augment else None
+    more = {"remat": config.model.remat, "label_dim": LABELS if augment else 0}
+    net = networks.diffusion_net(config.model, spec["target"].shape[-1], **more)
+    where = {"tap": c.tap, "level": c.level, "draws": c.draws}
+    return DDAE(denoiser=net, framework=networks.framework(config.diffusion), augment=augment, **where)
 
 
 def repfusion(config: ConfigDict, spec: BatchSpec) -> RepFusion:
     """A student and its teacher."""
     c, t = config.repfusion, config.teacher
     check_choice("repfusion.distance", c.distance, get_args(DistanceKind))
-    net = networks.diffusion_net(t, config.data.channels, dropout=0.0)
+    net = networks.diffusion_net(t, config.data.channels, dropout=0.0, label_dim=t.label_dim)
     teacher = DDAE(denoiser=net, framework=networks.framework(t), tap=t.tap, level=1, draws=0)
     return RepFusion(
         encoder=networks.encoder(config),

@@ -18,6 +18,7 @@ from experiments.probing import write_json
 from experiments.runs import Run, open_run
 from soda_jax.methods.base import FROZEN
 from soda_jax.methods.ddae import DDAE
+from soda_jax.methods.edm_augment import LABELS
 from soda_jax.parallel.preflight import check_alike
 from soda_jax.types import Tree
 
@@ -33,7 +34,7 @@ def teacher_keys(config: ConfigDict) -> dict[str, object]:
     found = {name: config.model[name] for name in MODEL} | {
         name: config.diffusion[name] for name in DIFFUSION
     }
-    return {**found, "image_size": config.data.image_size}
+    return {**found, "image_size": config.data.image_size, "label_dim": LABELS if config.ddae.augment else 0}
 
 
 def frozen_teacher(job: Job, say: Say) -> Tree:

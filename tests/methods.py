@@ -1,6 +1,7 @@
 """Every method, tiny: a later one joins the tests of devices, of collectives and of golden steps by one line here."""
 
 from soda_jax.methods.autoencoder import Autoencoder
+from soda_jax.methods.edm_augment import LABELS, Augment
 from soda_jax.methods.noise_levels import NoiseLevels
 from soda_jax.methods.regressor import Regressor
 from soda_jax.nn.rays import Rays
@@ -19,7 +20,9 @@ METHODS = {
 }
 # Networks and data paths of these are tried above, so one mesh is enough ...
 OTHERS = {
-    "ddae_edm": tiny.ddae("edm", net={"resample": "block"}),
+    "ddae_edm": tiny.ddae(
+        "edm", net={"resample": "block", "label_dim": LABELS}, augment=Augment(probability=0.5)
+    ),
     "autoencoder": tiny.regressor(Autoencoder),
     "supervised": tiny.supervised(),
     "finetuned": tiny.supervised(tiny.ddae(draws=0).tapped()),

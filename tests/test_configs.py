@@ -23,6 +23,7 @@ CONFIGS += [
     "ddae_cifar10_ddpm:ddpmpp",
     "ddae_cifar10_edm",
     "ddae_cifar10_edm:ddpmpp",
+    "ddae_cifar10_edm_pp_aug",
     "finetune",
 ]
 RENEW = "If that is on purpose: UPDATE_GOLDEN=1 python -m pytest tests/test_configs.py, and read the diff."

@@ -34,7 +34,7 @@ def test_the_number_of_devices_changes_nothing(name, mesh):
     losses, state = ten_steps(METHODS[name], *MESHES[mesh])
     expected, reference = on_one_device(name)
     np.testing.assert_allclose(losses, expected, rtol=1e-5)
-    rare = RARE if name.startswith("ddae") else 0.0
+    rare = RARE if name.startswith("ddae") or name == "finetuned" else 0.0  # the same U-Net
     jax.tree.map(
         lambda x, y: check_close(x, y, rare), without_key_biases(state), without_key_biases(reference)
     )

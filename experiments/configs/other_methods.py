@@ -58,6 +58,7 @@ def teacher() -> ConfigDict:
     teacher.update(
         head_channels=0, resample="conv", patch=1, dropout=0.0, dtype="bfloat16"
     )  # dtype: ours to choose
+    teacher.label_dim = 0  # 9 of a net that was trained with ddae.augment
     teacher.update(framework="ddpm", schedule="linear", steps=1000, prediction="eps")
     return teacher
 
@@ -68,6 +69,9 @@ def ddae() -> ConfigDict:
     ddae.tap = "out_6"  # block of the U-Net: in_1, ..., middle, out_1, ...
     ddae.level = 11  # noise, 1 (almost clean) to diffusion.steps
     ddae.draws = 1  # of noise, whose features are averaged (paper: 1); 0: clean images
+    ddae.augment = (
+        0.0  # EDM's augmentation, of which the net is told: the probability p (paper: 0.12); 0: none
+    )
     return ddae
 
 

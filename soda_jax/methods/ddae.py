@@ -22,12 +22,13 @@ from soda_jax.diffusion.process import PerExample, corrupt_to
 from soda_jax.diffusion.samplers import Sampler, sample
 from soda_jax.diffusion.schedules import Schedule
 from soda_jax.methods.base import BatchSpec, Scalar, normal_like, stream, to_float, to_uint8
+from soda_jax.methods.edm_augment import Augment
 from soda_jax.nn.ddpm_unet import Maps, Tapped
 from soda_jax.types import Batch, Bytes, Features, Image, Keys, Tree
 
 Number = Float[Array, ""]
 
-LEVEL, NOISE, DROPOUT = range(3)  # streams of one example's key
+LEVEL, NOISE, DROPOUT, AUGMENT = range(4)  # streams of one example's key
 GOLDEN = 0x9E3779B1  # an odd number whose multiples are spread evenly over 32 bits
 
 
@@ -45,6 +46,7 @@ class DDAE:
     tap: str = "out_6"
     level: int = 11
     draws: int = 1
+    augment: Augment | None = None  # of training images, told to the net, whose label_dim is LABELS
 
     def __post_init__(self):
         if not 1 <= self.level <= self.levels:
@@ -72,20 +74,28 @@ class DDAE:
 
     def loss(self, variables: Tree, batch: Batch, keys: Keys, train: bool = True) -> tuple[Scalar, dict]:
         """(2), averaged. Without `train` there is no dropout."""
-        x0 = to_float(batch["target"])
+        x0, labels = to_float(batch["target"]), None
+        if self.augment and train:
+            x0, labels = self.augment(stream(keys, AUGMENT), x0)
         eps, level = normal_like(stream(keys, NOISE), x0), self.framework.draw(stream(keys, LEVEL))
         dropout = {"dropout": jax.random.fold_in(keys[0], DROPOUT)} if train else None
-        answer, _ = self.answer(variables, corrupt_to(level.logsnr, x0, eps), level, train, dropout)
+        answer, _ = self.answer(variables, corrupt_to(level.logsnr, x0, eps), level, train, dropout, labels)
         loss = jnp.mean(self.framework.losses(answer, x0, eps, level))
         return loss, {"metrics": {}, "batch_stats": variables["batch_stats"]}
 
     def answer(
-        self, variables: Tree, xt: Image, level: Level, train: bool = False, rngs: dict | None = None
+        self,
+        variables: Tree,
+        xt: Image,
+        level: Level,
+        train: bool = False,
+        rngs: dict | None = None,
+        labels: Float[Array, "b n"] | None = None,
     ) -> tuple[Image, Features]:
-        """What the net says of xt, and its maps."""
+        """What the net says of xt, and its maps; labels of an augmentation, None: there was none."""
         seen = self.framework.seen(xt, level)
         net = {"params": variables["params"]["denoiser"]}
-        return self.denoiser.apply(net, seen, level.told, train=train, rngs=rngs)
+        return self.denoiser.apply(net, seen, level.told, train=train, labels=labels, rngs=rngs)
 
     def maps(self, variables: Tree, images: Image | Bytes, t: PerExample, keys: Keys | None) -> Features:
         """Every map of the net by name, of images at times t in (0, 1]; keys None: it sees them clean."""
