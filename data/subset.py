@@ -13,6 +13,7 @@ import numpy as np
 from data.errors import DataError
 from data.sources import DataSet, Source
 
+STREAM = 0x5B  # of the seed, beside those of the batches
 PIECE = 1024  # examples read at a time to see their labels
 
 
@@ -72,7 +73,7 @@ def labelled_subset(dataset: DataSet, *, fraction: float = 1.0, shots: int = 0, 
 
 def groups(dataset: DataSet, source: Source, seed: int) -> list[np.ndarray]:
     """Shuffled rows: of each class where there is one label, else of all examples."""
-    rng = np.random.default_rng([seed, 0x5B])
+    rng = np.random.default_rng([seed, STREAM])
     if len(dataset.labels) != 1:
         return [rng.permutation(len(source))]
     (label,) = dataset.labels

@@ -9,12 +9,13 @@ import jax.numpy as jnp
 import numpy as np
 
 from experiments import runs
-from experiments.frozen import frozen
+from experiments.frozen import frozen, reading
 from experiments.job import Job
 from experiments.priors import Note, Say, frozen_encoder
 from experiments.probing import write_json
 from experiments.runs import open_run
 from experiments.teachers import frozen_teacher
+from soda_jax.methods.reading import Reading
 from soda_jax.parallel.preflight import check_alike
 from soda_jax.parallel.sharding import put_whole
 from soda_jax.training.state import TrainState
@@ -53,7 +54,8 @@ def trained_encoder(job: Job, say: Say) -> Tree | None:
     run = open_run(c.workdir, c.step or None, {key: flat[key] for key in PLACE})
     if run.step is None:
         raise ValueError(f"finetune.workdir={c.workdir} has no checkpoint yet: train it first")
-    variables = frozen(run).variables
+    # a student's bundle has another z than the student itself (frozen.py), which is trained on here
+    variables = (reading if isinstance(run.method, Reading) else frozen)(run).variables
     check_fits(job, variables["params"])
     about = {"workdir": str(run.workdir), "step": run.step, "encoder": runs.fingerprint(variables)}
     check_alike({"the run that is fine-tuned": json.dumps(about)})

@@ -8,6 +8,9 @@ import numpy as np
 import pytest
 
 from experiments import export, probe, runs, train
+from experiments.configs import finetune
+from experiments.job import prepare
+from experiments.origins import taken_for
 from experiments.runs import open_run
 from soda_jax.export import load
 from soda_jax.methods.base import FROZEN, UNAVERAGED
@@ -149,6 +152,20 @@ def test_its_encoder_can_be_exported(trained, capsys):
         )
         assert "is there already" in capsys.readouterr().err
         assert " ".join(flags[::-1]) in (out / "MODEL_CARD.md").read_text()
+
+
+def test_its_own_encoder_is_what_fine_tuning_begins_with(trained):
+    """The averaged parameters as they are, a student's head among them; of a diffusion net those up to the tap."""
+    name, workdir, _ = trained
+    job = prepare(finetune.get_config(str(workdir)), workdir / "tuned")
+    taken = taken_for(job, 0, print, lambda phase, step: None)
+    params = open_run(workdir).ema_variables()["params"]
+    expected = dict(jax.tree.leaves_with_path(params.get("encoder", params.get("denoiser"))))
+    found = dict(jax.tree.leaves_with_path(taken["params"]["encoder"]))
+    assert found.keys() == dict(jax.tree.leaves_with_path(job.abstract.params["encoder"])).keys()
+    assert (found.keys() < expected.keys()) == (name == "ddae_edm")
+    for path, value in found.items():
+        np.testing.assert_array_equal(value, expected[path])
 
 
 def test_the_student_learns_from_the_averaged_net_of_the_teacher(tmp_path):

@@ -43,9 +43,8 @@ SYM6 = np.array(
         -0.007800708325034148,
     ]
 )
-DELAY = (
-    float(np.arange(len(SYM6)) @ SYM6 / SYM6.sum()) - 5
-)  # of the filter, in fine samples: pixel n lies at 2 n + DELAY
+# The filter is not symmetric: pixel n lies at the fine sample 2 n + DELAY.
+DELAY = float(np.arange(len(SYM6)) @ SYM6 / SYM6.sum()) - 5
 MARGIN = len(SYM6)  # pixels of mirror image around an image, more than the filter reaches
 
 Matrix = Float[Array, "3 3"]

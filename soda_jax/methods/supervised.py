@@ -66,9 +66,8 @@ class Supervised(Reading):
     def loss(self, variables: Tree, batch: Batch, keys: Keys, train: bool = True) -> tuple[Scalar, dict]:
         """(1), averaged over the batch."""
         images, encoder = to_float(batch["source"]), encoder_variables(variables)
-        (_, features), stats = applied(
-            self.encoder, encoder, images, train, keys[0]
-        )  # a tapped net has dropout
+        dropout = keys[0]  # which a diffusion net has
+        (_, features), stats = applied(self.encoder, encoder, images, train, dropout)
         logits = self.heads.apply({"params": variables["params"]["heads"]}, features[self.feature])
         entropies, right = judged(logits, batch["labels"], self.classes)
         moved = {"encoder": stats} if train and stats else {}
