@@ -48,7 +48,7 @@ def test_every_variant_is_a_method_with_views_and_differs_from_the_base(variant)
 
 def test_the_command_lines_are_those_of_the_public_mains(tmp_path):
     trial = Trial(variant="same_view", seed=3, minutes=2, workdir=tmp_path)
-    train, probe, sample = (stage.command for stage in trial.stages())
+    train, probe, sample = (stage.command for stage in trial.phases()[0])
     assert train[0] == "experiments.train" and "--config.data.pair=same" in train
     assert "--config.seed=3" in train and f"--config.train.images={2 * 8192}" in train
     assert probe[0] == "experiments.probe" and sample[0] == "experiments.sample"

@@ -9,9 +9,7 @@ outermost lie from it.
 """
 
 import argparse
-import json
 import sys
-import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,8 +17,9 @@ from typing import Any
 
 import numpy as np
 
+from experiments.benchmarks.trials import cell, results_of, run_trials, seeds, some_of
 from experiments.configs import quickstart as recipe
-from experiments.quickstart import CONFIG, Stage, Stopped, clock, minutes, run_all, trained
+from experiments.quickstart import CONFIG, Stage, minutes, trained
 
 # One thing changed of the recipe, which has: a section for each skip, masking, two cameras, the linear schedule.
 VARIANTS: dict[str, Mapping[str, Any]] = {
@@ -72,24 +71,24 @@ class Trial:
         """The last."""
         return -(-self.images // recipe.get_config().train.batch)
 
-    def stages(self) -> list[Stage]:
+    def phases(self) -> list[list[Stage]]:
         """The mains, in order; each finds by itself what it has done before."""
         where = f"--workdir={self.workdir}"
         changes = [f"--config.{key}={value}" for key, value in VARIANTS[self.variant].items()]
         length = (f"--config.seed={self.seed}", f"--config.train.images={self.images}")
         train = ("experiments.train", f"--config={CONFIG}", where, *length, *changes)
-        return [
+        stages = [
             Stage(name="train", command=train, found=lambda: trained(self.workdir, self.step), promises=True),
             Stage(name="probe", command=("experiments.probe", where, *PROBE)),
             Stage(name="sample", command=("experiments.sample", where, *VIEWS)),
         ]
+        return [stages]
 
     def figures(self) -> list[float] | None:
         """A number a column; None where the run is not through."""
-        paths = [self.workdir / kind / str(self.step) / "results.json" for kind in ("probe", "novel_views")]
-        if not all(path.is_file() for path in paths):
+        probed, seen = (results_of(self.workdir / kind / str(self.step)) for kind in ("probe", "novel_views"))
+        if probed is None or seen is None:
             return None
-        probed, seen = (json.loads(path.read_text()) for path in paths)
         return [read(probed, seen) for read in COLUMNS.values()] if "dci" in probed else None
 
 
@@ -97,16 +96,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Returns the exit status: 0, or that of the main that failed."""
     arguments = _parser().parse_args(argv)
     todo = trials(arguments.out, arguments.minutes, arguments.seeds, arguments.only)
-    started = time.monotonic()
-    for number, trial in enumerate(todo, start=1):
-        passed = clock(time.monotonic() - started)
-        print(f"\n== {number}/{len(todo)} {trial.variant}, seed {trial.seed} (after {passed}) ==", flush=True)
-        try:
-            if trial.figures() is None:
-                run_all(trial.stages())
-        except Stopped as stop:
-            print(f"experiments.benchmarks.ablations: {trial.workdir}: {stop}", file=sys.stderr)
-            return stop.status
+    status = run_trials(todo, "experiments.benchmarks.ablations")
+    if status:
+        return status
     print("\n".join(table(todo)))
     return 0
 
@@ -132,13 +124,6 @@ def table(done: Sequence[Trial]) -> Iterator[str]:
             yield f"| {words or 'nothing'} | {len(found)} | {' | '.join(map(cell, found.T))} |"
 
 
-def cell(values: np.ndarray) -> str:
-    """Mean, and the largest distance from it."""
-    mean, digits = values.mean(), 3 if values.max() <= 1 else 1
-    more = f" ± {np.abs(values - mean).max():.{digits}f}" if len(values) > 1 else ""
-    return f"{mean:.{digits}f}{more}"
-
-
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m experiments.benchmarks.ablations",
@@ -147,20 +132,11 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="folder of the runs")
     parser.add_argument("--minutes", type=minutes, default=2.0, help="of training, about, on 2 cores")
-    parser.add_argument("--seeds", type=_seeds, default=[0, 1], help="default: 0,1")
-    parser.add_argument("--only", type=_variants, default=list(VARIANTS), help=f"of {', '.join(VARIANTS)}")
+    parser.add_argument("--seeds", type=seeds, default=[0, 1], help="default: 0,1")
+    parser.add_argument(
+        "--only", type=some_of(VARIANTS), default=list(VARIANTS), help=f"of {', '.join(VARIANTS)}"
+    )
     return parser
-
-
-def _seeds(text: str) -> list[int]:
-    return [int(seed) for seed in text.split(",")]
-
-
-def _variants(text: str) -> list[str]:
-    wrong = [name for name in text.split(",") if name not in VARIANTS]
-    if wrong:
-        raise argparse.ArgumentTypeError(f"{', '.join(wrong)}: expected some of {', '.join(VARIANTS)}")
-    return text.split(",")
 
 
 if __name__ == "__main__":
