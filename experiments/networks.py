@@ -1,5 +1,6 @@
 """What a config says of networks, noise and pictures, as objects. Wrong values are told by key."""
 
+import re
 from typing import Any, get_args
 
 import jax.numpy as jnp
@@ -12,16 +13,18 @@ from soda_jax.diffusion.schedules import Schedule
 from soda_jax.methods.soda import Guidance
 from soda_jax.nn.checks import check_choice
 from soda_jax.nn.ddpm_unet import DDPMUNet
+from soda_jax.nn.mobilenet import MobileNetV2
 from soda_jax.nn.rays import Encoding as RayEncoding
 from soda_jax.nn.rays import Kind as RayKind
 from soda_jax.nn.rays import Projecting, Rays, alone
 from soda_jax.nn.resnet import STAGES, ResNet
 from soda_jax.nn.unet import UNet
 from soda_jax.nn.vit import SIZES, ViT
+from soda_jax.nn.wide_resnet import WideResNet
 from soda_jax.types import Batch
 
 DTYPES = {"float32": jnp.float32, "bfloat16": jnp.bfloat16}
-ENCODERS = [*(f"resnet{depth}" for depth in STAGES), *(f"vit_{size}" for size in SIZES)]
+ENCODERS = [*(f"resnet{depth}" for depth in STAGES), *(f"vit_{size}" for size in SIZES), "mobilenetv2"]
 
 
 def rays(config: ConfigDict) -> Rays | None:
@@ -63,12 +66,16 @@ def projecting(config: ConfigDict, network: nn.Module, channels: int) -> nn.Modu
 def encoder(config: ConfigDict) -> nn.Module:
     """The network from a source to z."""
     c = config.model
-    check_choice("model.encoder", c.encoder, ENCODERS)
-    kind, dtype = c.encoder, compute_dtype(config)
+    kind, common = c.encoder, {"latent_dim": c.latent_dim, "dtype": compute_dtype(config)}
+    if wide := re.fullmatch(r"wrn_(\d+)_(\d+)", kind):
+        return WideResNet(depth=int(wide[1]), widen=int(wide[2]), stem=c.stem, **common)
+    check_choice("model.encoder", kind, [*ENCODERS, "wrn_28_2 (any wrn_<depth>_<widening>)"])
     if kind.startswith("vit_"):
-        return ViT(variant=kind.removeprefix("vit_"), latent_dim=c.latent_dim, patch=c.vit_patch, dtype=dtype)
-    fields = {name: c[name] for name in ("latent_dim", "stem", "residual_gain")}
-    return ResNet(depth=int(kind.removeprefix("resnet")), width=c.encoder_width, dtype=dtype, **fields)
+        return ViT(variant=kind.removeprefix("vit_"), patch=c.vit_patch, **common)
+    common |= {"stem": c.stem, "residual_gain": c.residual_gain}
+    if kind == "mobilenetv2":
+        return MobileNetV2(width=c.width_multiplier, **common)
+    return ResNet(depth=int(kind.removeprefix("resnet")), width=c.encoder_width, **common)
 
 
 def denoiser(config: ConfigDict, out_channels: int) -> nn.Module:

@@ -26,7 +26,14 @@ from soda_jax.types import Tree
 FILE = "prior.json"
 # What the encoder is made of, and fed with: alike in both configs.
 KEYS = tuple(f"model.{key}" for key in ("encoder", "encoder_width", "stem", "residual_gain", "vit_patch"))
-KEYS += ("model.latent_dim", "model.dtype", "data.name", "data.source_size", "data.channels")
+KEYS += (
+    "model.width_multiplier",
+    "model.latent_dim",
+    "model.dtype",
+    "data.name",
+    "data.source_size",
+    "data.channels",
+)
 
 Say = Callable[[str], None]
 Note = Callable[[str, int], None]  # phase and step, for the watchdog

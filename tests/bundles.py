@@ -13,8 +13,10 @@ from soda_jax import export
 from soda_jax.export import bundle, numpy_encoder
 from soda_jax.export.encoders import Encoder
 from soda_jax.nn.ddpm_unet import Tapped
+from soda_jax.nn.mobilenet import MobileNetV2
 from soda_jax.nn.resnet import ResNet
 from soda_jax.nn.vit import ViT
+from soda_jax.nn.wide_resnet import WideResNet
 
 ENCODERS = {
     "resnet18": (ResNet(depth=18, latent_dim=6, width=4), (16, 16, 3)),
@@ -27,7 +29,11 @@ ENCODERS |= {
     "tap": (TAP, (8, 8, 1)),
     "tap_blocks": (TAP.clone(resample="block", patch=2, head_channels=3, tap="in_3", scale=1.7), (16, 24, 3)),
 }
-JAX_AND_ONNX = ("tap", "tap_blocks")  # nets that the other readers do not know
+ENCODERS |= {
+    "mobilenetv2": (MobileNetV2(latent_dim=6, width=0.25), (32, 32, 3)),
+    "wrn": (WideResNet(depth=10, widen=1, latent_dim=6), (8, 8, 1)),
+}
+JAX_AND_ONNX = ("tap", "tap_blocks", "mobilenetv2", "wrn")  # nets that the other readers do not know
 ABOUT = {"method": "soda", "step": 7}
 
 
@@ -49,7 +55,7 @@ def variables(module, shape):
 def encoder(name):
     """The encoder of this name in ENCODERS."""
     module, shape = ENCODERS[name]
-    features = ("z",) if name in JAX_AND_ONNX else ("z", "pooled")
+    features = ("z",) if name.startswith("tap") else ("z", "pooled")
     return Encoder(module=module, variables=variables(module, shape), image_shape=shape, features=features)
 
 

@@ -5,6 +5,7 @@ from soda_jax.methods.edm_augment import LABELS, Augment
 from soda_jax.methods.noise_levels import NoiseLevels
 from soda_jax.methods.regressor import Regressor
 from soda_jax.nn.rays import Rays
+from soda_jax.nn.wide_resnet import WideResNet
 from tests import tiny
 
 METHODS = {
@@ -26,6 +27,7 @@ OTHERS = {
     "autoencoder": tiny.regressor(Autoencoder),
     "supervised": tiny.supervised(),
     "finetuned": tiny.supervised(tiny.ddae(draws=0).tapped()),
+    "wide": tiny.supervised(WideResNet(depth=10, widen=1, latent_dim=6, stem="strided")),
 }
 # ... and this one exchanges a number of every row between devices, which those above do not: the loss, to remember.
 OTHERS |= {"soda_resampled": tiny.soda(noise_levels=NoiseLevels(kind="resampled", bins=4))}

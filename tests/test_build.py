@@ -38,7 +38,11 @@ def make(changes):
         ("data.image_size", 60, r"data.image_size=60 does not fit"),
         ("data.pair", "poses", r"data.pair"),
         ("data.crop_scale", (0.5, 1.5), r"data.crop_scale"),
-        ("model.encoder", "resnet19", r"model.encoder='resnet19' .* resnet18, .* vit_B"),
+        (
+            "model.encoder",
+            "resnet19",
+            r"model.encoder='resnet19' .* resnet18, .* vit_B, mobil.*, wrn_28_2 \(any",
+        ),
         ("model.stem", "tiny", r"model.stem='tiny'"),
         ("model.residual_gain", 2.0, r"model.residual_gain must be 0 to 1"),
         ("model.latent_dim", 128, r"model.latent_dim=128 .* 117 and 130 fit"),
@@ -86,7 +90,11 @@ def test_encoders():
     assert isinstance(resnet, ResNet) and (resnet.depth, resnet.stem, resnet.width) == (50, "imagenet", 64)
     vit = networks.encoder(config({"model.encoder": "vit_S", "model.dtype": "bfloat16"}))
     assert isinstance(vit, ViT) and (vit.variant, vit.patch, vit.dtype) == ("S", 8, jnp.bfloat16)
-    assert resnet.latent_dim == vit.latent_dim == 130
+    mobile = networks.encoder(config({"model.encoder": "mobilenetv2", "model.width_multiplier": 0.5}))
+    assert (mobile.width, mobile.stem, mobile.last_map) == (0.5, "small", "last")
+    wide = networks.encoder(config({"model.encoder": "wrn_28_2", "model.stem": "strided"}))
+    assert (wide.depth, wide.widen, wide.stem) == (28, 2, "strided")
+    assert resnet.latent_dim == vit.latent_dim == mobile.latent_dim == wide.latent_dim == 130
 
 
 def test_every_key_of_the_model_and_the_diffusion_reaches_the_method():

@@ -7,9 +7,12 @@ import pytest
 
 from soda_jax.nn.conv import (
     Conv,
+    channels_by_sum,
+    channels_by_xla,
     convolve,
     convolve_by_product,
     convolve_by_xla,
+    convolve_channels,
     depth_to_space,
     space_to_depth,
     upsample,
@@ -50,6 +53,22 @@ def test_both_ways_to_convolve_and_their_gradients_agree(kernel, stride, size):
         with_gradients(convolve_by_product),
         with_gradients(convolve_by_xla),
     )
+
+
+@pytest.mark.parametrize(("kernel", "stride", "size"), [(3, 1, 4), (3, 2, 5), (5, 2, 6)])
+def test_a_filter_for_each_channel(kernel, stride, size):
+    """Both ways are the convolution of every channel by itself; and so are their gradients of each other's."""
+    x, weights = normal(2, size, size, 3), normal(kernel, kernel, 1, 3, seed=1)
+    alone = [by_definition(x[..., c : c + 1], weights[..., c : c + 1], stride) for c in range(3)]
+
+    def with_gradients(way):
+        y, pull = jax.vjp(lambda *args: way(*args, stride), x, weights)
+        return y, pull(jnp.cos(y))
+
+    ways = [with_gradients(way) for way in (channels_by_sum, channels_by_xla, convolve_channels)]
+    np.testing.assert_allclose(ways[0][0], np.concatenate(alone, -1), rtol=1e-4, atol=1e-4)
+    for way in ways[1:]:
+        jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-4), way, ways[0])
 
 
 def test_few_pixels_are_a_matrix_product_on_a_cpu_and_a_convolution_elsewhere():

@@ -11,6 +11,7 @@ from flax.traverse_util import flatten_dict
 from orbax.checkpoint import v1 as ocp
 
 from soda_jax.export import bundle
+from soda_jax.export.encoders import describe
 from tests import bundles
 
 READERS = ("jax", "stablehlo", "numpy", "onnx", "torch")
@@ -63,7 +64,8 @@ def test_bfloat16_weights_are_read_by_all(family, name):
 
 @pytest.mark.parametrize(("family", "name"), UNREAD)
 def test_a_reader_says_which_nets_it_reads(family, name):
-    with pytest.raises(ValueError, match=r"holds a diffusion_tap, this file reads \['resnet', 'vit'\]"):
+    kind = describe(bundles.encoder(family).module)["family"]
+    with pytest.raises(ValueError, match=rf"holds a {kind}, this file reads \['resnet', 'vit'\]"):
         reader(name)(bundles.written(family))
 
 

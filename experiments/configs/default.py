@@ -74,10 +74,16 @@ def data() -> ConfigDict:
 def model() -> ConfigDict:
     """The encoder (paper: a ResNet) and the denoiser (paper: a U-Net with AdaGN and layer modulation)."""
     model = ConfigDict()
-    model.encoder = "resnet18"  # resnet18 | resnet34 | resnet50 | resnet101 | vit_Ti | vit_S | vit_B
+    # resnet18 | resnet34 | resnet50 | resnet101 | vit_Ti | vit_S | vit_B | mobilenetv2 | wrn_28_2, or another
+    # wrn_<depth>_<widening>, of depth 10, 16, 22, 28, ...
+    model.encoder = "resnet18"
     model.encoder_width = 64  # channels of a ResNet's first stage
-    model.stem = "small"  # of a ResNet: imagenet (7x7 / 2, max-pool) | small (3x3 / 1) | strided (3x3 / 2)
-    model.residual_gain = 1.0  # of a ResNet: BatchNorm's scale at the end of each block starts there; 0 .. 1
+    model.width_multiplier = 1.0  # of all channels of mobilenetv2
+    # of a ResNet: imagenet (7x7 / 2, max-pool) | small (3x3 / 1) | strided (3x3 / 2); of mobilenetv2: imagenet, strided
+    # (3x3 / 2) | small (3x3 / 1); of a wrn: small (3x3 / 1) | strided (3x3 / 2)
+    model.stem = "small"
+    # of a ResNet and mobilenetv2: BatchNorm's scale at the end of each residual branch starts there; 0 .. 1
+    model.residual_gain = 1.0
     model.vit_patch = 8  # pixels a side
     model.latent_dim = 130  # of z; a multiple of the number of sections (13 here)
     model.channels = 128  # of the U-Net's first level

@@ -16,6 +16,7 @@ from soda_jax.types import Image
 
 FEW_PIXELS = 4  # of an output image; measured on two x86 cores
 FAN_IN = nn.initializers.variance_scaling(1.0, "fan_in", "truncated_normal")
+HE = nn.initializers.variance_scaling(2.0, "fan_out", "normal")  # arXiv 1502.01852
 
 
 class Conv(nn.Module):
@@ -23,6 +24,7 @@ class Conv(nn.Module):
 
     (`"SAME"` would pad a strided convolution on one side only; PyTorch's networks pad equally, as ours do.)
     Parameters: `kernel` [k, k, c_in, c_out] and `bias` [c_out], both float32; `dtype` is that of the compute.
+    depthwise: every channel has a filter of its own, `kernel` is [k, k, 1, c], and `features` must be c.
     """
 
     features: int
@@ -32,12 +34,14 @@ class Conv(nn.Module):
     kernel_init: Any = FAN_IN
     use_bias: bool = True
     bias_init: Any = nn.initializers.zeros
+    depthwise: bool = False
 
     @nn.compact
     def __call__(self, x: Image) -> Float[Array, "b h2 w2 {self.features}"]:
-        shape = (self.kernel, self.kernel, x.shape[-1], self.features)
+        shape = (self.kernel, self.kernel, 1 if self.depthwise else x.shape[-1], self.features)
         kernel = self.param("kernel", self.kernel_init, shape, jnp.float32)
-        y = convolve(x.astype(self.dtype), kernel.astype(self.dtype), self.stride)
+        way = convolve_channels if self.depthwise else convolve
+        y = way(x.astype(self.dtype), kernel.astype(self.dtype), self.stride)
         if not self.use_bias:
             return y
         bias = self.param("bias", self.bias_init, (self.features,), jnp.float32)
@@ -68,12 +72,40 @@ def convolve_by_xla(x: Image, kernel: Float[Array, "k k c o"], stride: int) -> F
 def convolve_by_product(x: Image, kernel: Float[Array, "k k c o"], stride: int) -> Float[Array, "b h2 w2 o"]:
     """`convolve` as windows [b, h2, w2, k*k*c] times a matrix."""
     k, _, c, o = kernel.shape
+    return jnp.concatenate(shifted(x, k, stride), -1) @ kernel.reshape(k * k * c, o)
+
+
+def convolve_channels(x: Image, kernel: Float[Array, "k k 1 c"], stride: int) -> Float[Array, "b h2 w2 c"]:
+    """`convolve`, each channel with a filter of its own (depthwise).
+
+    On CPUs the sum of k^2 shifted images takes a third to a fiftieth of the time of XLA's grouped convolution, with
+    its gradients (measured on two x86 cores, 64 images of 32x32x96 to 2x2x960).
+    """
+    native, by_sum = partial(channels_by_xla, stride=stride), partial(channels_by_sum, stride=stride)
+    return jax.lax.platform_dependent(x, kernel, cpu=by_sum, default=native)
+
+
+def channels_by_xla(x: Image, kernel: Float[Array, "k k 1 c"], stride: int) -> Float[Array, "b h2 w2 c"]:
+    """`convolve_channels`, left to the compiler."""
+    pad, names = kernel.shape[0] // 2, ("NHWC", "HWIO", "NHWC")
+    fields = {"dimension_numbers": names, "feature_group_count": x.shape[-1]}
+    return jax.lax.conv_general_dilated(x, kernel, (stride, stride), [(pad, pad)] * 2, **fields)
+
+
+def channels_by_sum(x: Image, kernel: Float[Array, "k k 1 c"], stride: int) -> Float[Array, "b h2 w2 c"]:
+    """`convolve_channels` as a sum of shifted images."""
+    weights = kernel.reshape(-1, 1, 1, 1, kernel.shape[-1])
+    first, *rest = [x * w for x, w in zip(shifted(x, kernel.shape[0], stride), weights, strict=True)]
+    return sum(rest, first)
+
+
+def shifted(x: Image, k: int, stride: int) -> list[Float[Array, "b h2 w2 c"]]:
+    """What each of the k^2 places of a window sees, row by row, with padding k // 2."""
     pad = k // 2
     h, w = (-(-side // stride) for side in x.shape[1:3])
     padded = jnp.pad(x, ((0, 0), (pad, pad), (pad, pad), (0, 0)))
     rows, columns = stride * (h - 1) + 1, stride * (w - 1) + 1
-    shifted = [padded[:, i : i + rows : stride, j : j + columns : stride] for i in range(k) for j in range(k)]
-    return jnp.concatenate(shifted, -1) @ kernel.reshape(k * k * c, o)
+    return [padded[:, i : i + rows : stride, j : j + columns : stride] for i in range(k) for j in range(k)]
 
 
 def upsample(x: Image) -> Float[Array, "b 2*h 2*w c"]:

@@ -22,7 +22,7 @@ XAVIER = nn.initializers.xavier_uniform()
 class NormalisedConv(nn.Module):
     """Convolution without bias, then BatchNorm with float32 statistics (running mean: 0.9 old + 0.1 new).
 
-    `gain` is what BatchNorm's learned scale starts at.
+    `gain` is what BatchNorm's learned scale starts at; `depthwise`: see `Conv`.
     """
 
     features: int
@@ -30,12 +30,20 @@ class NormalisedConv(nn.Module):
     stride: int = 1
     dtype: Any = jnp.float32
     gain: float = 1.0
+    kernel_init: Any = XAVIER
+    depthwise: bool = False
 
     @nn.compact
     def __call__(self, x: Image, train: bool) -> Float[Array, "b h2 w2 {self.features}"]:
-        conv = Conv(self.features, self.kernel, self.stride, self.dtype, XAVIER, use_bias=False, name="conv")
-        fields = {"momentum": 0.9, "epsilon": 1e-5, "scale_init": nn.initializers.constant(self.gain)}
-        return nn.BatchNorm(not train, dtype=self.dtype, name="norm", **fields)(conv(x))
+        sizes = (self.features, self.kernel, self.stride, self.dtype, self.kernel_init)
+        conv = Conv(*sizes, use_bias=False, depthwise=self.depthwise, name="conv")
+        return batch_norm(train, self.dtype, self.gain)(conv(x))
+
+
+def batch_norm(train: bool, dtype: Any, gain: float = 1.0, name: str = "norm") -> nn.BatchNorm:
+    """The BatchNorm of all encoders, for use inside a compact module."""
+    fields = {"momentum": 0.9, "epsilon": 1e-5, "scale_init": nn.initializers.constant(gain)}
+    return nn.BatchNorm(not train, dtype=dtype, name=name, **fields)
 
 
 class ResNetBlock(nn.Module):
