@@ -29,7 +29,7 @@ INIT = 2**32 - 1  # stream of the initial parameters: no step has this number
 
 
 def optimizer(config: ConfigDict) -> optax.GradientTransformation:
-    """AdamW as the config wants it."""
+    """As the config wants it."""
     if config.method != "finetune":
         return make_optimizer(optimizer_config(config))
     spec = batch_spec(config)

@@ -150,7 +150,7 @@ def test_the_power_ramp_is_the_one_of_the_spec():
     np.testing.assert_allclose(found, [0, 0.75, 0.99945, 0.99970, 0.9999], atol=6e-6)
     low = Ema(decay=0.9993, ramp="power")
     assert float(low.at(jnp.int32(53_000))) < 0.9993 == pytest.approx(float(low.at(jnp.int32(54_100))))
-    with pytest.raises(ValueError, match=r"ema\.ramp must be tens\|power, found 'cosine'"):
+    with pytest.raises(ValueError, match=r"ema\.ramp must be tens\|power\|mmcv, found 'cosine'"):
         Ema(decay=0.9, ramp="cosine")
 
 

@@ -22,8 +22,7 @@ def get_config() -> ConfigDict:
     config.model = model()
     config.diffusion = diffusion()
     config.optimizer = optimizer()
-    # assumed. ramp, of the decay: tens: (1 + step) / (10 + step) | power: 1 - (1 + step)^(-2/3)
-    config.ema = ConfigDict({"decay": 0.9999, "ramp": "tens"})
+    config.ema = ema()
     config.train = train()
     config.checkpoint = checkpoint()
     config.samples = samples()
@@ -141,18 +140,39 @@ def diffusion() -> ConfigDict:
 
 
 def optimizer() -> ConfigDict:
-    """AdamW."""
+    """AdamW, or SGD."""
     optimizer = ConfigDict()
+    optimizer.name = "adamw"  # adamw | sgd
     optimizer.learning_rate = 1e-4  # of the denoiser
     optimizer.encoder_ratio = 2.0  # rate of the encoder / rate of the denoiser
     optimizer.b1 = 0.9
     optimizer.b2 = 0.95
-    optimizer.weight_decay = 0.05  # of arrays with more than one axis
+    optimizer.momentum = 0.9  # of sgd; 0 .. 1
+    optimizer.nesterov = False  # of sgd
+    optimizer.weight_decay = 0.05
+    optimizer.decay = (
+        "decoupled"  # decoupled: beside the update | l2: inside of the gradient, as PyTorch's SGD
+    )
+    optimizer.decayed = "kernels"  # kernels: arrays with more than one axis | all: norms and biases too
     optimizer.clip = 1.0  # largest global norm of the gradient; 0: none
     optimizer.warmup_images = 100_000  # images until the full rate
-    optimizer.schedule = "constant"  # after the warm-up: constant | cosine (to 0 at train.images)
+    # after the warm-up: constant | cosine (to 0 at train.images) | steps: times step_factor at each of step_at
+    optimizer.schedule = "constant"
+    optimizer.step_at = (0.5, 0.75)  # shares of train.images, where below 1, or images
+    optimizer.step_factor = 0.1
     optimizer.hold_images = 0  # the rate changes every so many images only, an epoch say; 0: with every step
     return optimizer
+
+
+def ema() -> ConfigDict:
+    """The average of the parameters, which is what is probed, sampled from and exported."""
+    ema = ConfigDict()
+    ema.decay = 0.9999
+    # of the decay: tens: (1 + step) / (10 + step) | power: 1 - (1 + step)^(-2/3) | mmcv: RepFusion's, which is none at
+    # all for a decay of 0.99 or more
+    ema.ramp = "tens"
+    ema.batch_stats = True  # BatchNorm's statistics too; False: those of the newest step (RepFusion's mmcv)
+    return ema
 
 
 def train() -> ConfigDict:

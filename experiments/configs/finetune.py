@@ -30,9 +30,10 @@ def get_config(place: str = "") -> ConfigDict:
     config.method = "finetune"
     config.data.update(sources=1, crop_scale=(0.5, 1.0), randaugment_prob=0.5)
     config.ddae.draws = 0
+    config.optimizer.update(name="adamw", nesterov=False, decay="decoupled", decayed="kernels")
     config.optimizer.update(learning_rate=1e-3, encoder_ratio=1.0, weight_decay=0.05, schedule="cosine")
     config.optimizer.update(warmup_images=5_000, hold_images=0)
-    config.ema.update(decay=0.999, ramp="tens")
+    config.ema.update(decay=0.999, ramp="tens", batch_stats=True)
     config.train.update(images=100_000, batch=128, accumulation=1, log_every_images=5_120)
     config.checkpoint.every_images = 25_600
     config.samples.every_images = 0

@@ -24,6 +24,7 @@ def get_config(workdir: str = "") -> ConfigDict:
     config.method = "latent_prior"
     config.prior.update(workdir=workdir, layers=6, width=512, prediction="v", loss="l2")
     config.data.update(crop_prob=0.0, randaugment_prob=0.0)
+    config.optimizer.update(name="adamw", nesterov=False, decay="decoupled", decayed="kernels")
     config.optimizer.update(learning_rate=3e-4, weight_decay=0.01, warmup_images=10_000, schedule="constant")
     config.ema.decay = 0.999
     config.train.update(images=1_000_000, batch=256, log_every_images=10_240)

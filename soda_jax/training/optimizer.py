@@ -1,15 +1,22 @@
-"""AdamW (arXiv 1711.05101) with clipping, decay of matrices only, and a faster encoder.
+"""AdamW (arXiv 1711.05101) or SGD with momentum, with clipping, weight decay, and a faster encoder.
 
 g  <- g min(1, clip / |g|)                                        (1)
-u   = m / (sqrt(v) + 1e-8) + weight_decay p [p has more than one axis]   (2)  m, v: bias-corrected moments
+u   = m / (sqrt(v) + 1e-8) + weight_decay p                       (2)  adamw; m, v: bias-corrected moments
 p  <- p - rate(step) r u,   r = encoder_ratio in the encoder, else 1      (3)
-rate = learning_rate min(1, (step + 1) / warmup) (1 + cos(pi progress)) / 2   (4)  last factor: cosine only
+rate = learning_rate min(1, (step + 1) / warmup) s                        (4)
+       s = (1 + cos(pi progress)) / 2  cosine;  step_factor^(number of `step_at` that are past)  steps;  1  constant
 ema <- d ema + (1 - d) p,   d = min(decay, (1 + step) / (10 + step))      (5)  ramp "tens"
                             d = min(decay, 1 - (1 + step)^(-2/3))         (6)  ramp "power", as DDAE's authors average
+                            d = 1 - min(1 - decay, (1 + step) / (100 + step))  (8)  ramp "mmcv", as RepFusion's do
+b  <- momentum b + g,   u = b,  or with nesterov  g + momentum b          (9)  sgd, as PyTorch has it
 
-With `hold_images` the rate stays for so many images (an epoch) what (4) is at the last step of them.
+The decay of (2) is decoupled; "l2" adds weight_decay p to g instead, before the moments and after (1), as PyTorch's SGD
+does. It pulls on arrays of more than one axis, or on all. With `hold_images` the rate stays for so many images (an
+epoch) what (4) is at the last step of them. (8) is 1 % at its least, so that from a decay of 0.99 on it is no ramp at
+all: such an average remembers where it began.
 """
 
+import itertools
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -21,6 +28,10 @@ import optax
 
 from soda_jax.types import Tree
 
+RAMPS = ("tens", "power", "mmcv")
+_LEGAL = {"name": ("adamw", "sgd"), "schedule": ("constant", "cosine", "steps")}
+_LEGAL |= {"decay": ("decoupled", "l2"), "decayed": ("kernels", "all")}
+
 
 @dataclass(frozen=True, kw_only=True)
 class OptimizerConfig:
@@ -30,19 +41,28 @@ class OptimizerConfig:
     Raises ValueError on values that cannot train, naming the config key.
     """
 
+    name: str = "adamw"  # adamw | sgd
     learning_rate: float = 1e-4
     encoder_ratio: float = 2.0
     b1: float = 0.9
     b2: float = 0.95
+    momentum: float = 0.9  # of sgd
+    nesterov: bool = False
     weight_decay: float = 0.05
+    decay: str = "decoupled"  # decoupled | l2
+    decayed: str = "kernels"  # kernels (arrays of more than one axis) | all
     clip: float = 1.0
     warmup_images: int = 0
-    schedule: str = "constant"  # constant | cosine
+    schedule: str = "constant"  # constant | cosine | steps
+    step_at: tuple[float | int, ...] = (0.5, 0.75)  # of steps: shares of total_images, below 1, or images
+    step_factor: float = 0.1
     hold_images: int = 0  # the rate changes every so many images only; 0: with every update
     total_images: int
     batch: int
 
     def __post_init__(self):
+        for key, legal in _LEGAL.items():
+            _require(getattr(self, key) in legal, f"optimizer.{key}", "|".join(legal), getattr(self, key))
         _require(self.learning_rate > 0, "optimizer.learning_rate", "more than 0", self.learning_rate)
         _require(self.encoder_ratio >= 0, "optimizer.encoder_ratio", "0 or more", self.encoder_ratio)
         _require(0 <= self.b1 < 1, "optimizer.b1", "in [0, 1)", self.b1)
@@ -51,11 +71,25 @@ class OptimizerConfig:
         _require(self.clip >= 0, "optimizer.clip", "0 (none) or more", self.clip)
         _require(self.warmup_images >= 0, "optimizer.warmup_images", "0 or more", self.warmup_images)
         _require(self.hold_images >= 0, "optimizer.hold_images", "0 (never) or more", self.hold_images)
-        _require(
-            self.schedule in ("constant", "cosine"), "optimizer.schedule", "constant|cosine", self.schedule
-        )
         _require(self.batch > 0, "train.batch", "more than 0", self.batch)
         _require(self.total_images > 0, "train.images", "more than 0", self.total_images)
+        self._check_sgd_and_steps()
+
+    def _check_sgd_and_steps(self) -> None:
+        _require(0 <= self.momentum < 1, "optimizer.momentum", "in [0, 1)", self.momentum)
+        nesterov = not self.nesterov or (self.name == "sgd" and self.momentum > 0)
+        _require(nesterov, "optimizer.nesterov", "False without sgd and a momentum above 0", self.nesterov)
+        times = [self.total_images * at if at < 1 else at for at in self.step_at]
+        rising = bool(times) and all(a < b for a, b in itertools.pairwise([0, *times]))
+        _require(rising, "optimizer.step_at", "rising shares below 1, or images", self.step_at)
+        _require(0 < self.step_factor <= 1, "optimizer.step_factor", "in (0, 1]", self.step_factor)
+
+    @property
+    def milestones(self) -> tuple[int, ...]:
+        """Updates before each fall of the rate."""
+        return tuple(
+            math.ceil((self.total_images * at if at < 1 else at) / self.batch) for at in self.step_at
+        )
 
     @property
     def warmup_steps(self) -> int:
@@ -73,14 +107,22 @@ def make_optimizer(
 ) -> optax.GradientTransformation:
     """(1) to (4) as one optax chain. rates: further factors of r, by the beginning of a parameter's name."""
     clip = optax.clip_by_global_norm(config.clip) if config.clip else optax.identity()
+    mask = decays if config.decayed == "kernels" else None
+    moments, decay = moments_of(config), optax.add_decayed_weights(config.weight_decay, mask=mask)
     return optax.chain(
         clip,
-        optax.scale_by_adam(b1=config.b1, b2=config.b2, eps=1e-8),
-        optax.add_decayed_weights(config.weight_decay, mask=decays),
+        *((moments, decay) if config.decay == "decoupled" else (decay, moments)),
         scale_parts({"encoder": config.encoder_ratio}),
         *([scale_parts(rates)] if rates else []),
         optax.scale_by_learning_rate(learning_rate(config)),
     )
+
+
+def moments_of(config: OptimizerConfig) -> optax.GradientTransformation:
+    """What (2) or (9) makes of the gradient, decay apart."""
+    if config.name == "sgd":
+        return optax.trace(config.momentum, nesterov=config.nesterov)
+    return optax.scale_by_adam(b1=config.b1, b2=config.b2, eps=1e-8)
 
 
 def learning_rate(config: OptimizerConfig) -> Callable:
@@ -93,6 +135,9 @@ def learning_rate(config: OptimizerConfig) -> Callable:
         ramp = jnp.minimum(1.0, (step + 1) / max(warmup, 1))
         if config.schedule == "constant":
             return config.learning_rate * ramp
+        if config.schedule == "steps":
+            past = jnp.sum(step >= jnp.asarray(config.milestones))
+            return config.learning_rate * ramp * config.step_factor**past
         progress = jnp.clip((step - warmup) / max(total - warmup, 1), 0.0, 1.0)
         return config.learning_rate * ramp * 0.5 * (1.0 + jnp.cos(jnp.pi * progress))
 
@@ -133,21 +178,29 @@ def layer_decay(decay: float, layers: Sequence[str]) -> dict[str, float]:
 class Ema:
     """The average of the parameters, whose decay d is small at first, so that it forgets the initial values.
 
-    ramp: "tens", (5), or "power", (6), which reaches 0.9999 after a million updates only. Raises ValueError for a decay
-    outside of [0, 1), or another ramp.
+    ramp: "tens", (5), "power", (6), which reaches 0.9999 after a million updates only, or "mmcv", (8).
+    batch_stats: whether BatchNorm's statistics are averaged too, which are averages already; False: they are those of
+    the newest step, as with mmcv. Raises ValueError for a decay outside of [0, 1), or another ramp.
     """
 
     decay: float
     ramp: str = "tens"
+    batch_stats: bool = True
 
     def __post_init__(self):
         _require(0 <= self.decay < 1, "ema.decay", "0 or more and below 1", self.decay)
-        _require(self.ramp in ("tens", "power"), "ema.ramp", "tens|power", self.ramp)
+        _require(self.ramp in RAMPS, "ema.ramp", "|".join(RAMPS), self.ramp)
 
     def at(self, step: jax.Array) -> jax.Array:
         """d of the update after so many."""
+        if self.ramp == "mmcv":
+            return 1.0 - jnp.minimum(1.0 - self.decay, (1.0 + step) / (100.0 + step))
         tens = (1.0 + step) / (10.0 + step)
         return jnp.minimum(self.decay, tens if self.ramp == "tens" else 1.0 - (1.0 + step) ** (-2 / 3))
+
+    def of_statistics(self, average: Tree, new: Tree, decay: jax.Array) -> Tree:
+        """The average of what moves by other ways than gradients, after an update with this d."""
+        return ema_update(average, new, decay) if self.batch_stats else new
 
 
 def ema_update(average: Tree, new: Tree, decay: jax.Array) -> Tree:

@@ -144,7 +144,7 @@ def advance(
         params=params,
         batch_stats=batch_stats,
         ema_params=ema_update(state.ema_params, params, d),
-        ema_batch_stats=ema_update(state.ema_batch_stats, moving(batch_stats), d),
+        ema_batch_stats=ema.of_statistics(state.ema_batch_stats, moving(batch_stats), d),
         opt_state=opt_state,
     )
 
