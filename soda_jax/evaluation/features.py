@@ -83,19 +83,20 @@ class Extractor:
     def stream(self, variables: Tree, batches: Iterable[Batch]) -> Iterator[Mapping]:
         """The valid rows of each batch, {"features": {name: [n, _]}, "labels", "index"}, one batch after the other."""
         variables = put_whole(variables, self.mesh)
-        started = (self.program(variables, self._put(batch)) for batch in batches)
-        yield from map(_piece, _one_behind(started))
+        started = (self.program(variables, put_filled(batch, self.mesh)) for batch in batches)
+        yield from map(_piece, one_behind(started))
 
-    def _put(self, batch: Batch) -> Batch:
-        """This process's rows, filled up till its devices divide them, as a part of the global batch."""
-        rows = batch_sharding(self.mesh)
-        filling = -len(batch["valid"]) % len(rows.addressable_devices)
 
-        def put(x: np.ndarray) -> jax.Array:
-            filled = np.pad(x, ((0, filling), *((0, 0),) * (x.ndim - 1)))  # black, and not valid
-            return jax.make_array_from_process_local_data(rows, filled)
+def put_filled(batch: Batch, mesh: Mesh) -> Batch:
+    """This process's rows, filled up till its devices divide them, as a part of the global batch."""
+    rows = batch_sharding(mesh)
+    filling = -len(batch["valid"]) % len(rows.addressable_devices)
 
-        return jax.tree.map(lambda x: put(np.asarray(x)), dict(batch))
+    def put(x: np.ndarray) -> jax.Array:
+        filled = np.pad(x, ((0, filling), *((0, 0),) * (x.ndim - 1)))  # black, and not valid
+        return jax.make_array_from_process_local_data(rows, filled)
+
+    return jax.tree.map(lambda x: put(np.asarray(x)), dict(batch))
 
 
 def _named(features: Features, names: tuple[str, ...]) -> Features:
@@ -105,7 +106,7 @@ def _named(features: Features, names: tuple[str, ...]) -> Features:
     return {name: features[name].astype(jnp.float32) for name in names}
 
 
-def _one_behind(results: Iterator[Batch]) -> Iterator[Batch]:
+def one_behind(results: Iterator[Batch]) -> Iterator[Batch]:
     """Each result after the next one was started: devices work while the host copies."""
     last = next(results, None)
     for result in results:
