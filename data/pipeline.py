@@ -10,7 +10,7 @@ small image does.
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import grain
@@ -19,10 +19,13 @@ import numpy as np
 from data.batches import Batches, NumpyBatch, dealt, local_batch, read_ahead
 from data.draws import Tape, tapes
 from data.errors import DataError
-from data.sources import DataSet, Source
+from data.sources import DataSet, Example, Source
 from data.views import SINGLE, UNTOUCHED, Views, decode, plain_view
 
 _MAX_SEED = 2**32
+Beside = Callable[
+    [Example, int], dict[str, np.ndarray]
+]  # (example, which of its images) -> what is known of it
 
 
 def training_batches(
@@ -84,6 +87,7 @@ def evaluation_batches(
     process_count: int = 1,
     threads: int = 2,
     prefetch: int = 64,
+    beside: Beside | None = None,
 ) -> Batches:
     """Every image once, in order: {"image", "labels": {name: int32 [b]}, "index": int32, "valid": bool}.
 
@@ -102,6 +106,7 @@ def evaluation_batches(
         process_count: how many processes share a batch.
         threads: that read ahead; 0 makes a batch when it is asked for.
         prefetch: examples to read ahead, as in `training_batches`.
+        beside: what is put beside each image, by names of its own; of padding zeros.
 
     Raises:
         DataError: no such split, or the sizes do not fit; the message names the config key.
@@ -115,6 +120,7 @@ def evaluation_batches(
         channels=channels,
         augment=augment,
         seed=_checked_seed(seed),
+        beside=beside,
     )
     batches = dealt(_padded(make.rows(indices), batch), make, batch, process_index, process_count)
     local = local_batch(batch, process_count)
@@ -165,6 +171,7 @@ class EvaluationBatch:
     channels: int
     augment: Views | None
     seed: int
+    beside: Beside | None = None
 
     def rows(self, indices: Sequence[int] | None) -> np.ndarray:
         """The images asked for. Raises DataError where there is no such image."""
@@ -180,6 +187,7 @@ class EvaluationBatch:
         scenes, which = np.unique(rows[valid] // self.cameras, return_inverse=True)
         examples = self.source.read(scenes)
         return {
+            **self._known([examples[i] for i in which], rows),
             "image": self._images([examples[i] for i in which], number, rows),
             "labels": {name: self._labels(examples, which, valid, name) for name in self.labels},
             "index": rows.astype(np.int32),
@@ -198,6 +206,18 @@ class EvaluationBatch:
         if self.augment is None:
             return plain_view(encoded, self.image_size, self.channels)
         return self.augment.source_view(decode(encoded, self.channels), self.image_size, rng)
+
+    def _known(self, examples: list, rows: np.ndarray) -> dict[str, np.ndarray]:
+        """What is beside each image; padding comes last."""
+        if self.beside is None:
+            return {}
+        pairs = list(zip(examples, rows[rows >= 0] % self.cameras, strict=True))
+        found = [self.beside(example, int(which)) for example, which in pairs or [(self.source[0], 0)]]
+        whole = {name: np.zeros((len(rows), *x.shape), x.dtype) for name, x in found[0].items()}
+        for place, known in enumerate(found if pairs else ()):
+            for name, x in known.items():
+                whole[name][place] = x
+        return whole
 
     @staticmethod
     def _labels(examples: list, which: np.ndarray, valid: np.ndarray, name: str) -> np.ndarray:

@@ -7,7 +7,10 @@ import dataclasses
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
+import numpy as np
 import tensorflow_datasets as tfds
+
+from data.dense_info import DenseInfo
 
 Example = Mapping[str, Any]
 KeyedExample = tuple[str, Example]  # the key decides the place in the shuffled order
@@ -34,6 +37,7 @@ class Recipe:
         fingerprint: changes when the input changes; tells "already prepared" from "another set of this name".
         image_shape: (height, width, channels); height and width are None when the images differ in size.
         views: images in one example; the fewest where examples differ.
+        dense: what its masks and keypoints stand for; None: it has none.
     """
 
     name: str
@@ -45,6 +49,7 @@ class Recipe:
     fingerprint: str
     image_shape: tuple[int | None, int | None, int]
     views: int = 1
+    dense: DenseInfo | None = None
 
     def metadata(self) -> dict[str, Any]:
         """What is stored in metadata.json beside the shards."""
@@ -53,7 +58,18 @@ class Recipe:
             "fingerprint": self.fingerprint,
             "image_shape": list(self.image_shape),
             "views": self.views,
+            **({"dense": dataclasses.asdict(self.dense)} if self.dense else {}),
         }
+
+
+def point_features(views: int, points: int) -> dict[str, tfds.features.Tensor]:
+    """Of the keypoints of one example, as `data.dense` reads them: places in pixels, what is seen, and the length d."""
+    tensor = tfds.features.Tensor
+    return {
+        "keypoints": tensor(shape=(views, points, 2), dtype=np.float32),
+        "keypoints_seen": tensor(shape=(views, points), dtype=np.int32),
+        "keypoint_scale": tensor(shape=(views,), dtype=np.float32),
+    }
 
 
 class RecipeBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):

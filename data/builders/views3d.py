@@ -12,17 +12,17 @@ from collections.abc import Iterator
 import numpy as np
 import tensorflow_datasets as tfds
 
-from data.builders import views3d_cameras, workers
+from data.builders import views3d_cameras, views3d_labels, workers
 from data.builders.images import encode_png
 from data.builders.progress import report
-from data.builders.recipe import Recipe, Split
+from data.builders.recipe import Recipe, Split, point_features
 from data.builders.views3d_cameras import Cameras
 from data.builders.views3d_palette import HUES, pale, strong
-from data.builders.views3d_render import render
+from data.builders.views3d_render import render_with_cover
 from data.builders.views3d_room import Scene
 from data.builders.views3d_solids import SOLIDS
 
-VERSION = "1.0.0"  # raise it whenever a pixel or a label changes
+VERSION = "1.1.0"  # raise it whenever a pixel or a label changes; 1.0.0 had neither masks nor keypoints
 SIZES = {"small": 0.68, "medium": 0.84, "large": 1.0, "huge": 1.16}
 YAWS = {"0": 0.0, "22": 22.5, "45": 45.0, "67": 67.5}  # degrees
 FACTORS = {
@@ -68,6 +68,7 @@ def recipe(plan: Plan | None = None) -> Recipe:
         fingerprint=repr(plan),
         image_shape=(side, side, 3),
         views=plan.views,
+        dense=views3d_labels.INFO,
     )
 
 
@@ -103,11 +104,14 @@ def scene_of(classes: np.ndarray) -> Scene:
 
 
 def example(scene: int, plan: Plan, factors: np.ndarray) -> dict:
-    """One record: the encoded views, their cameras, and the labels."""
-    cameras = cameras_of(plan, scene)
-    images = render(scene_of(factors[scene]), cameras.camera_to_world)
+    """One record: the encoded views, their masks and keypoints, their cameras, and the labels."""
+    cameras, shown = cameras_of(plan, scene), scene_of(factors[scene])
+    images, cover = render_with_cover(shown, cameras.camera_to_world)
+    masks = views3d_labels.class_maps(cover, cameras.camera_to_world)
     return {
         "images": np.array([encode_png(image) for image in images], object),
+        "masks": np.array([encode_png(mask) for mask in masks], object),
+        **views3d_labels.keypoints(shown, cameras.camera_to_world, masks),
         "intrinsics": views3d_cameras.intrinsics(),
         **dataclasses.asdict(cameras),
         **dict(zip(FACTORS, (int(number) for number in factors[scene]), strict=True)),
@@ -129,6 +133,8 @@ def _features(views: int) -> tfds.features.FeaturesDict:
         {
             # Plain bytes, not Image: a reader wants two of the views, and TFDS would decode them all.
             "images": tfds.features.Tensor(shape=(views,), dtype=np.object_),
+            "masks": tfds.features.Tensor(shape=(views,), dtype=np.object_),
+            **point_features(views, len(views3d_labels.INFO.points)),
             "camera_to_world": per_view(shape=(views, 4, 4)),
             "intrinsics": per_view(shape=(3, 3)),
             "azimuth": per_view(shape=(views,)),

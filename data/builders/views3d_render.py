@@ -31,6 +31,11 @@ _TETRAHEDRON = np.array([[1, -1, -1], [-1, -1, 1], [-1, 1, -1], [1, 1, 1]], np.f
 
 def render(scene: Scene, camera_to_world: np.ndarray) -> np.ndarray:
     """uint8 sRGB images [v, SIDE, SIDE, 3] of the scene from cameras [v, 4, 4]."""
+    return render_with_cover(scene, camera_to_world)[0]
+
+
+def render_with_cover(scene: Scene, camera_to_world: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The images, and the share [v, SIDE, SIDE] float32 in 0..1 of each pixel that shows the solid."""
     image = room(scene, camera_to_world, shadow_map(scene)).reshape(3, -1)
     rotations = scene.to_local() @ camera_to_world[:, :3, :3]
     origins = scene.to_local() @ camera_to_world[:, :3, 3].T / np.float32(scene.scale)  # [3, v]
@@ -39,7 +44,10 @@ def render(scene: Scene, camera_to_world: np.ndarray) -> np.ndarray:
     solid = _solid(scene, start, _fine_rays(rotations, pixels), np.repeat(depth, len(_INSIDE)))
     solid = solid.reshape(4, -1, len(_INSIDE)).mean(2)
     image[:, pixels] = image[:, pixels] * (1 - solid[3]) + solid[:3]
-    return to_srgb(image.T).reshape(-1, cam.SIDE, cam.SIDE, 3)
+    cover = np.zeros(image.shape[1], np.float32)
+    cover[pixels] = solid[3]
+    frame = (-1, cam.SIDE, cam.SIDE)
+    return to_srgb(image.T).reshape(*frame, 3), cover.reshape(frame)
 
 
 def _fine_rays(rotations, pixels) -> np.ndarray:
