@@ -49,8 +49,32 @@ def local_mesh() -> Mesh:
     return make_mesh(devices=jax.local_devices())
 
 
-class Extractor:
-    """Compiles an encoder once, and runs it over splits.
+class Rows:
+    """Compiles a function of (variables, batch) once, and runs it over splits, each batch cut over the devices.
+
+    Args:
+      function: pure; gives a tree of arrays by name, whose first axis is the batch's, "valid" among them.
+      mesh: default: all devices of all processes.
+    """
+
+    def __init__(self, function: Callable[[Tree, Batch], Batch], mesh: Mesh | None = None):
+        self.mesh = make_mesh() if mesh is None else mesh
+        several = process_count() > 1  # then every one of them wants to read all rows
+        self.program = jax.jit(function, out_shardings=(replicated if several else batch_sharding)(self.mesh))
+
+    def valid(self, variables: Tree, batches: Iterable[Batch]) -> Iterator[Mapping]:
+        """What the function gives of the valid rows of each batch, on the host, one batch after the other."""
+        variables = put_whole(variables, self.mesh)
+        started = (self.program(variables, put_filled(batch, self.mesh)) for batch in batches)
+        yield from map(_valid, one_behind(started))
+
+    def whole(self, variables: Tree, batches: Iterable[Batch]) -> Mapping:
+        """Of all valid rows, in the order of the batches. ValueError where there is none."""
+        return _concatenated(list(self.valid(variables, batches)))
+
+
+class Extractor(Rows):
+    """Rows of features.
 
     Args:
       encode: pure; what it computes for features that are not asked for is left out by the compiler.
@@ -59,13 +83,11 @@ class Extractor:
     """
 
     def __init__(self, encode: Encode, names: tuple[str, ...], mesh: Mesh | None = None):
-        self.mesh = make_mesh() if mesh is None else mesh
+        def function(variables: Tree, batch: Batch) -> Batch:
+            known = {name: batch[name] for name in ("labels", "index", "valid")}
+            return {**known, "features": _named(encode(variables, batch["image"]), names)}
 
-        def program(variables: Tree, batch: Batch) -> Batch:
-            return {**batch, "image": None, "features": _named(encode(variables, batch["image"]), names)}
-
-        several = process_count() > 1  # then every one of them wants to read all rows
-        self.program = jax.jit(program, out_shardings=(replicated if several else batch_sharding)(self.mesh))
+        super().__init__(function, mesh)
 
     def __call__(self, variables: Tree, batches: Iterable[Batch], views: int = 1) -> Table:
         """The features of every valid image, in the order of the batches.
@@ -78,13 +100,14 @@ class Extractor:
         Raises:
           ValueError: the encoder has no such feature, or there is no valid image.
         """
-        return _joined(list(self.stream(variables, batches)), views)
+        whole = _concatenated(list(self.stream(variables, batches)))
+        return Table(**whole, groups=whole["index"] // views)
 
     def stream(self, variables: Tree, batches: Iterable[Batch]) -> Iterator[Mapping]:
         """The valid rows of each batch, {"features": {name: [n, _]}, "labels", "index"}, one batch after the other."""
-        variables = put_whole(variables, self.mesh)
-        started = (self.program(variables, put_filled(batch, self.mesh)) for batch in batches)
-        yield from map(_piece, one_behind(started))
+        for piece in self.valid(variables, batches):
+            labels = {name: y.astype(np.int32) for name, y in piece["labels"].items()}
+            yield {"features": piece["features"], "labels": labels, "index": piece["index"]}
 
 
 def put_filled(batch: Batch, mesh: Mesh) -> Batch:
@@ -116,20 +139,17 @@ def one_behind(results: Iterator[Batch]) -> Iterator[Batch]:
         yield last
 
 
-def _piece(batch: Batch) -> Mapping:
-    """The valid rows of a batch, on the host."""
-    found = jax.device_get(batch)
-    valid = found["valid"]
-    labels = {name: y[valid].astype(np.int32) for name, y in found["labels"].items()}
-    features = {name: x[valid] for name, x in found["features"].items()}
-    return {"features": features, "labels": labels, "index": found["index"][valid]}
+def _valid(batch: Batch) -> Mapping:
+    """The valid rows of a batch, on the host, without saying so."""
+    found = dict(jax.device_get(batch))
+    valid = found.pop("valid")
+    return jax.tree.map(lambda x: x[valid], found)
 
 
-def _joined(pieces: list[Mapping], views: int) -> Table:
+def _concatenated(pieces: list[Mapping]) -> Mapping:
     if not sum(len(piece["index"]) for piece in pieces):
         raise ValueError("there is no image to encode: the split is empty, or config.probe.max_* left none")
-    whole = jax.tree.map(lambda *parts: np.concatenate(parts), *pieces)
-    return Table(**whole, groups=whole["index"] // views)
+    return jax.tree.map(lambda *parts: np.concatenate(parts), *pieces)
 
 
 def pixels(images: Bytes, side: int = 32) -> Float[Array, "b n"]:

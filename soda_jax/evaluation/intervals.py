@@ -57,11 +57,21 @@ def bootstrap(
     seed: int = 0,
 ) -> tuple[float, tuple[float, float]]:
     """(3): the mean of the values, or sum(values) / sum(weights), and its 95% interval; `groups` numbers the scenes."""
-    scenes, group = np.unique(groups, return_inverse=True)
+    _, group = np.unique(groups, return_inverse=True)
     weights = np.ones(len(values)) if weights is None else weights
     sums = np.stack([np.bincount(group, weights=x.astype(np.float64)) for x in (values, weights)])
-    count = len(scenes)
+    top, bottom = resampled(sums, seed)
+    return float(sums[0].sum() / sums[1].sum()), middle_95(top / bottom)
+
+
+def resampled(sums: Float[np.ndarray, "n s"], seed: int = 0) -> Float[np.ndarray, "n draws"]:
+    """(3): totals of n quantities over scenes drawn with replacement, from the sums of each of s scenes."""
+    count = sums.shape[1]
     times = np.random.default_rng(seed).multinomial(count, np.full(count, 1 / count), size=DRAWS)
-    top, bottom = sums @ times.T  # [draws] each
-    low, high = np.quantile(top / bottom, [0.025, 0.975])
-    return float(sums[0].sum() / sums[1].sum()), (float(low), float(high))
+    return sums @ times.T
+
+
+def middle_95(draws: Float[np.ndarray, " draws"]) -> tuple[float, float]:
+    """The quantiles of 2.5% and 97.5%."""
+    low, high = np.quantile(draws, [0.025, 0.975])
+    return float(low), float(high)
