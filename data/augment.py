@@ -97,6 +97,14 @@ def _block_means(image: np.ndarray, down: int, right: int) -> np.ndarray:
     return cv2.resize(whole, (width, height), interpolation=cv2.INTER_AREA)
 
 
+def padded_crop(rng: Uniform, image: np.ndarray, pad: int) -> np.ndarray:
+    """As large a part of the image with `pad` pixels of black on each side, anywhere in it."""
+    height, width = image.shape[:2]
+    wide = cv2.copyMakeBorder(image, pad, pad, pad, pad, cv2.BORDER_CONSTANT, value=0)
+    top, left = draw_below(rng, 2 * pad + 1), draw_below(rng, 2 * pad + 1)
+    return np.ascontiguousarray(wide[top : top + height, left : left + width])
+
+
 def centre_crop(image: np.ndarray, size: int) -> np.ndarray:
     """The largest square in the middle, scaled to `size` x `size`. No copy if it has that size already."""
     height, width = image.shape[:2]

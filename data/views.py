@@ -1,7 +1,8 @@
 """Two views of one example: the source that is encoded and the target that is denoised.
 
 `pair="augment"`: both are drawn from one image, independently: with `crop_prob` a random resized crop and,
-with `flip_prob`, its mirror image; then with `randaugment_prob` RandAugment. `pair="pose"`: two different
+with `flip_prob`, its mirror image; then with `randaugment_prob` RandAugment. With `crop_pad` the crop is not resized:
+it is a part, as large as the view, of the view with so much black around it. `pair="pose"`: two different
 cameras of one scene, or images of one group, untouched. `pair="pose_augment"`: the same, each augmented as above. Of
 those there may be several sources, all of them different from each other and from the target. `pair="same"`: one image,
 untouched, as both, which makes an auto-encoder of SODA, to compare with: its authors credit novel views in their place.
@@ -83,6 +84,9 @@ class Views:
     crop_prob: float = 0.95
     crop_scale: tuple[float, float] = (0.08, 1.0)  # share of the area
     crop_ratio: tuple[float, float] = (3 / 4, 4 / 3)  # width / height
+    crop_pad: int = (
+        0  # pixels of black around the view, which is then cropped out of it; 0: crops are resized
+    )
     flip_prob: float = 0.5  # given that the view is cropped
     randaugment_prob: float = 0.65
     randaugment_ops: int = 2
@@ -176,8 +180,11 @@ class Views:
         return image
 
     def _crop(self, image: np.ndarray, size: int, rng: augment.Uniform) -> np.ndarray:
-        box = augment.random_box(rng, *image.shape[:2], self.crop_scale, self.crop_ratio)
-        view = augment.resized_crop(image, box, size)
+        if self.crop_pad:
+            view = augment.padded_crop(rng, augment.centre_crop(image, size), self.crop_pad)
+        else:
+            box = augment.random_box(rng, *image.shape[:2], self.crop_scale, self.crop_ratio)
+            view = augment.resized_crop(image, box, size)
         return augment.flip(view) if rng.random() < self.flip_prob else view
 
 
@@ -189,6 +196,7 @@ _EXPECTED = {
     "crop_prob": _PROBABILITY,
     "crop_scale": "(low, high), shares of the area with 0 < low <= high <= 1",
     "crop_ratio": "(low, high), width / height with 0 < low <= high",
+    "crop_pad": "a number of pixels, 0 (none) or more",
     "flip_prob": _PROBABILITY,
     "randaugment_prob": _PROBABILITY,
     "randaugment_ops": "a number of operations, 0 or more",
@@ -206,6 +214,7 @@ def _rules(views: Views) -> dict[str, bool]:
         "channels": views.channels in _FLAGS,
         "crop_scale": _is_range(views.crop_scale) and views.crop_scale[1] <= 1,
         "crop_ratio": _is_range(views.crop_ratio),
+        "crop_pad": views.crop_pad >= 0,
         "randaugment_ops": views.randaugment_ops >= 0,
         "randaugment_magnitude": views.randaugment_magnitude in range(augment.BINS),
         "pair": views.pair in get_args(Pair),

@@ -20,6 +20,7 @@ from soda_jax.methods.noise_levels import Kind as LevelKind
 from soda_jax.methods.noise_levels import NoiseLevels
 from soda_jax.methods.reading import Reading
 from soda_jax.methods.regressor import Regressor
+from soda_jax.methods.repfusion import Input as TeacherInput
 from soda_jax.methods.repfusion import RepFusion
 from soda_jax.methods.siamese import BYOL, Siamese, SimCLR, VICReg
 from soda_jax.methods.soda import SODA, keep_all_but
@@ -78,6 +79,7 @@ def repfusion(config: ConfigDict, spec: BatchSpec) -> RepFusion:
     """A student and its teacher."""
     c, t = config.repfusion, config.teacher
     check_choice("repfusion.distance", c.distance, get_args(DistanceKind))
+    check_choice("repfusion.input", c.input, get_args(TeacherInput))
     net = networks.diffusion_net(t, config.data.channels, dropout=0.0, label_dim=t.label_dim)
     teacher = DDAE(denoiser=net, framework=networks.framework(t), tap=t.tap, level=1, draws=0)
     return RepFusion(
@@ -87,6 +89,7 @@ def repfusion(config: ConfigDict, spec: BatchSpec) -> RepFusion:
         choice=time_choice(config, teacher.levels),
         distance=c.distance,
         weight=float(c.weight),
+        input=c.input,
     )
 
 

@@ -20,6 +20,8 @@ CONFIGS += ["soda_imagenet:128", "latent_prior", "soda_views3d", "ddae_fashion_m
 CONFIGS += [f"{name}_fashion_mnist" for name in ("siamese", "simclr", "byol", "vicreg")]
 CONFIGS += [
     "repfusion_fashion_mnist",
+    "repfusion_cifar10",
+    "repfusion_cifar10:paper",
     "ddae_cifar10_ddpm:ddpmpp",
     "ddae_cifar10_edm",
     "ddae_cifar10_edm:ddpmpp",

@@ -117,6 +117,26 @@ def test_crops_obey_the_scale():
     assert spreads == {99}
 
 
+@pytest.mark.parametrize("size", [28, 14])
+def test_with_a_pad_the_crop_is_a_part_of_the_padded_view(size):
+    """Of the view as large as it is asked for; black where nothing was. Every place is met, the plain view too."""
+    config, rng = views(**CROP, crop_pad=2, source_size=size), np.random.default_rng(0)
+    image = decode(example()["images"][0], 3)
+    wide = np.pad(augment.centre_crop(image, size), ((2, 2), (2, 2), (0, 0)))
+    places = {(i, j): wide[i : i + size, j : j + size].tobytes() for i in range(5) for j in range(5)}
+    found = Counter(config.source_view(image, size, rng).tobytes() for _ in range(500))
+    assert set(found) == set(places.values()) and min(found.values()) > 5
+
+
+def test_a_padded_crop_is_flipped_as_another_is():
+    image = decode(example(28, 28, 1)["images"][0], 1)
+    config = views(**CROP | {"flip_prob": 1.0}, crop_pad=3, channels=1)
+    plain = views(**CROP, crop_pad=3, channels=1)
+    made = [c.source_view(image, 28, np.random.default_rng(5)) for c in (plain, config)]
+    assert made[0].shape == made[1].shape == (28, 28, 1)
+    np.testing.assert_array_equal(made[1], made[0][:, ::-1])
+
+
 def test_a_flip_is_a_mirror_image():
     ramp = np.broadcast_to(np.arange(28, dtype=np.uint8), (28, 28))
     whole = {"crop_scale": (1.0, 1.0), "crop_ratio": (1.0, 1.0)}
@@ -234,6 +254,7 @@ def test_a_damaged_image_is_refused():
         ("crop_scale", (0.0, 1.0)),
         ("crop_scale", (0.5, 2.0)),
         ("crop_ratio", (2.0, 1.0)),
+        ("crop_pad", -1),
         ("flip_prob", -0.1),
         ("randaugment_prob", float("nan")),
         ("randaugment_ops", -1),

@@ -62,6 +62,9 @@ def data() -> ConfigDict:
     data.crop_prob = 0.95  # probability of a random resized crop; of each view, as all of these
     data.crop_scale = (0.08, 1.0)  # share of the area that is kept
     data.crop_ratio = (0.75, 1.3333)  # width / height of the crop
+    # pixels of black around the view, out of which a part of the view's size is cropped; 0: crops are resized, by the
+    # two above
+    data.crop_pad = 0
     data.flip_prob = 0.5  # of a mirror image, given a crop
     data.randaugment_prob = 0.65
     data.randaugment_ops = 2  # operations a draw

@@ -45,6 +45,10 @@ def repfusion() -> ConfigDict:
     repfusion.entropy = 0.1  # rl: weight of the policy's entropy at first (paper) ..
     repfusion.entropy_images = 5_000_000  # .. which falls to 0 within so many images (paper: 100 epochs)
     repfusion.baseline = False  # rl: rewards are held against the mean of the batch (paper: not)
+    # what the teacher is shown: symmetric: images in [-1, 1], as it was trained (paper: CIFAR-10) | imagenet: scaled by
+    # ImageNet's mean and deviation, which it never saw (paper: Tiny-ImageNet, CelebA-HQ). The authors' teacher on
+    # Tiny-ImageNet was told the image's label too; the teachers here, DDAE runs, know no labels.
+    repfusion.input = "symmetric"
     return repfusion
 
 

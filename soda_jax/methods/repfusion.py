@@ -2,6 +2,7 @@
 
     a    ~ fixed, uniform or pi(. | x)                          (1)  time_choice.py; actions 0 .. T - 1
     h    = teacher(x, t_{a+1}) at its tap, of the clean image   (2)  no gradient; t_1 is the least noise
+           x in [-1, 1], or as classifiers see ImageNet: ((x + 1) / 2 - mean) / deviation of each channel
     L    = w distance(s, h) + what choosing adds                (3)  distances.py; s: the student's last map
 
 The teacher (ddae.py) is the collection `frozen` of the variables: it lies in the state, so that checkpoints are whole,
@@ -10,6 +11,7 @@ student alone; its features are the pooled ones, which count as z as well.
 """
 
 from dataclasses import dataclass
+from typing import Literal
 
 import flax.linen as nn
 import jax
@@ -26,6 +28,8 @@ from soda_jax.nn.ddpm_unet import KERNEL, bias_init
 from soda_jax.types import Batch, Bytes, Features, Image, Keys, Tree
 
 ACTION = 0  # stream of one example's key
+Input = Literal["symmetric", "imagenet"]
+MEAN, DEVIATION = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # of ImageNet's red, green and blue, in 0..1
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,7 +37,8 @@ class RepFusion(Reading):
     """A student, which is the `encoder`, with a property `last_map`, and its teacher.
 
     teacher_shape: [h, w, c] of the images that the teacher knows; those of the student are scaled to it.
-    distance, weight: of (3). choice: of (1). ValueError for a weight below 0.
+    distance, weight: of (3). choice: of (1). input: which x of (2). ValueError for a weight below 0, and for "imagenet"
+    where images are not RGB.
     """
 
     teacher: DDAE
@@ -41,9 +46,14 @@ class RepFusion(Reading):
     choice: TimeChoice
     distance: Kind = "hint"
     weight: float = 1.0
+    input: Input = "symmetric"
 
     def __post_init__(self):
         super().__post_init__()
+        if self.input == "imagenet" and self.teacher_shape[-1] != 3:
+            raise ValueError(
+                f"repfusion.input='imagenet' is for data.channels=3, found {self.teacher_shape[-1]}: take symmetric"
+            )
         if not self.weight >= 0:
             raise ValueError(f"repfusion.weight must be 0 or more, found {self.weight}")
 
@@ -91,6 +101,7 @@ class RepFusion(Reading):
         """(2) in float32, of images in [-1, 1]."""
         shape = (len(images), *self.teacher_shape)
         images = images if images.shape == shape else jax.image.resize(images, shape, "linear")
+        images = imagenet_scaled(images) if self.input == "imagenet" else images
         t = (action + 1) / self.teacher.levels
         found = self.teacher.maps({"params": batch_stats[FROZEN]["teacher"]}, images, t, None)
         return jax.lax.stop_gradient(found[self.teacher.tap].astype(jnp.float32))
@@ -104,3 +115,9 @@ class RepFusion(Reading):
         """Counts the updates, for the weight of the entropy."""
         del params
         return {**batch_stats, UNAVERAGED: {"updates": batch_stats[UNAVERAGED]["updates"] + 1}}
+
+
+def imagenet_scaled(images: Image) -> Image:
+    """RGB in [-1, 1] less the mean of ImageNet, in its deviations."""
+    mean, deviation = (jnp.asarray(x)[None, None, None] for x in (MEAN, DEVIATION))
+    return ((images + 1) / 2 - mean) / deviation
