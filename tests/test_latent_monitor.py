@@ -66,6 +66,14 @@ def test_unequal_directions_count_by_their_entropy():
     assert float(effective_rank(jnp.asarray(codes, jnp.float32))) == pytest.approx(expected, rel=1e-3)
 
 
+def test_deviations_in_the_place_of_variances_make_a_larger_rank():
+    codes = orthogonal(3) * np.sqrt([0.7, 0.2, 0.1])
+    p = np.sqrt([0.7, 0.2, 0.1]) / np.sqrt([0.7, 0.2, 0.1]).sum()
+    found = [float(effective_rank(jnp.asarray(codes, jnp.float32), power)) for power in (1, 2)]
+    assert found[0] == pytest.approx(np.exp(-np.sum(p * np.log(p))), rel=1e-3) and found[0] > found[1]
+    assert float(effective_rank(jnp.asarray(orthogonal(4), jnp.float32), 1)) == pytest.approx(4, rel=1e-3)
+
+
 def test_codes_that_do_not_vary_have_no_rank():
     assert float(effective_rank(jnp.full((16, 8), 3.0))) == 0.0
     assert dead_dims(jnp.full((16, 8), 3.0)).all()

@@ -12,6 +12,8 @@ from typing import Literal
 
 import numpy as np
 
+from soda_jax.report.style import STYLE
+
 Number = int | float
 Values = Sequence[Number] | np.ndarray  # one axis
 
@@ -126,6 +128,12 @@ def bar_chart(names: Sequence[str], values: Values, *, title: str, colour: int =
             f'<text x="{end + 6:.1f}" y="{top + 12}">{value:.2g}</text>',
         ]
     return _svg(marks, title, height)
+
+
+def standalone(chart: str) -> str:
+    """A chart as a file of its own, with the colours of the page."""
+    head = f'<svg xmlns="http://www.w3.org/2000/svg" width="{2 * WIDTH}" '
+    return chart.replace("<svg ", head, 1).replace(">", f"><style>{STYLE}</style>", 1)
 
 
 def smooth(values: Values, window: int) -> list[float]:

@@ -76,10 +76,13 @@ def latent_statistics(z: Latent) -> dict[str, Array]:
     }
 
 
-def effective_rank(z: Float[Array, "b n"]) -> Scalar:
-    """(2), in 1..n; 0 when z does not vary at all."""
+def effective_rank(z: Float[Array, "b n"], power: int = 2) -> Scalar:
+    """(2), in 1..n; 0 when z does not vary at all.
+
+    power 1: p of the deviations in place of the variances, which is larger (Roy and Vetterli, EUSIPCO 2007).
+    """
     centred = z - jnp.mean(z, axis=0, keepdims=True)
-    spectrum = jnp.square(jnp.linalg.svd(centred, compute_uv=False))
+    spectrum = jnp.linalg.svd(centred, compute_uv=False) ** power
     total = jnp.sum(spectrum)
     p = spectrum / jnp.where(total > 0, total, 1.0)
     entropy = -jnp.sum(jnp.where(p > 0, p * jnp.log(jnp.where(p > 0, p, 1.0)), 0.0))
