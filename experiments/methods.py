@@ -5,7 +5,7 @@ from typing import Any, get_args
 from ml_collections import ConfigDict
 
 from experiments import networks
-from soda_jax.diffusion.samplers import times
+from soda_jax.diffusion.samplers import path
 from soda_jax.diffusion.schedules import Name as ScheduleName
 from soda_jax.diffusion.schedules import Schedule
 from soda_jax.methods.autoencoder import Autoencoder
@@ -196,7 +196,7 @@ def check_hooks(config: ConfigDict, method: Method) -> None:
     if not isinstance(method, Reading):
         check_never(config, "monitor", "there is no encoder of sources")
     if hasattr(method, "generate"):
-        times(method.schedule, networks.sampler(config).steps)
+        path(method.schedule, networks.sampler(config))
     else:
         check_never(config, "samples", "this method draws nothing")
     if config.samples.count < 1:

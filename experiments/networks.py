@@ -103,7 +103,13 @@ def schedule(config: ConfigDict) -> Schedule:
 def sampler(config: ConfigDict) -> Sampler:
     """How pictures are made."""
     c = config.samples
-    names = ("steps", "eta", "churn", "churn_noise", "churn_range", "clip_x0")
+    if (
+        c.grid == "ddae" and config.diffusion.prediction != "eps"
+    ):  # the rest converts by the schedule of training
+        raise ValueError(
+            f"samples.grid='ddae' is for diffusion.prediction='eps', found {config.diffusion.prediction!r}"
+        )
+    names = ("steps", "eta", "churn", "churn_noise", "churn_range", "clip_x0", "variance", "grid")
     return Sampler(kind=c.sampler, **{name: c[name] for name in names})
 
 

@@ -160,6 +160,7 @@ def paint(
     config = run.config.copy_and_resolve_references()
     if config.method == "regressor":
         config.samples.update(sampler="ddim", steps=1)  # for the progress: it is called once
+        config.samples.update(variance="posterior", grid="even")
     encode, brush = draw(config, run.method, variables, seed)
     told = encode.told(pairs.sources, pairs.seen)
     views, walks = brush([views_job(told, pairs, samples), walks_job(told, scenes[:ORBITS])])

@@ -78,6 +78,8 @@ def description(run: Run, count: int, seed: int, weights: str) -> str:
     s = run.config.samples
     noise = f", eta {s.eta}" if s.sampler == "ddim" and s.eta else ""
     noise = f", churn {s.churn} x {s.churn_noise} in {list(s.churn_range)}" if s.churn else noise
+    noise += ", variance beta" if s.variance == "beta" else ""
+    noise += ", grid ddae" if s.grid == "ddae" else ""
     sampler = f"{s.sampler.upper()} in {s.steps} steps{noise}{guidance_words(s)}"
     images = f"{count} {IMAGES_OF[split_of(run.data_info['sizes'])]}"
     told = "told the camera of the view that it paints" if run.method.rays else "not told which view to paint"

@@ -212,4 +212,5 @@ def words_of(sampler: Sampler) -> str:
     """How it draws."""
     noise = f", eta {sampler.eta}" if sampler.kind == "ddim" and sampler.eta else ""
     noise = f", churn {sampler.churn}" if sampler.churn else noise
+    noise += ", variance beta" if sampler.variance == "beta" else ""
     return f"{sampler.kind.upper()}{noise}, {'clipped' if sampler.clip_x0 else 'not clipped'}"

@@ -61,6 +61,7 @@ def scores(run: Run, kind: str, calls: int, seen: Mapping[str, np.ndarray]) -> t
     config = run.config.copy_and_resolve_references()
     with config.unlocked():
         config.samples.update(sampler=kind, steps=steps_for(kind, calls), guidance=0.0)
+        config.samples.update(variance="posterior", grid="even")
     encode, paint = draw(config, run.method, run.ema_variables(), 0)
     seen = read(encode, seen)
     rows = Draw(

@@ -214,6 +214,10 @@ def samples() -> ConfigDict:
     samples.guide_sections = ()  # the sections of z that guidance strengthens; (): all
     samples.guidance_interval = (0.0, 1.0)  # of t: outside of it z is not strengthened
     samples.guidance_rescale = 0.0  # 0..1: how far the deviation of a guided prediction is put back
+    samples.variance = "posterior"  # of ddpm's fresh noise: posterior | beta (DDAE's authors)
+    # of ddim: even: times from 1 to 0 | ddae: its authors' times, T / steps apart from 1 / T on, and a schedule of
+    # their own, for images that compare with theirs; needs diffusion.schedule = "linear" and steps that divide T
+    samples.grid = "even"
     samples.clip_x0 = True  # keep the estimates of the image in [-1, 1]
     return samples
 

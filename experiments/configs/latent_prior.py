@@ -30,5 +30,6 @@ def get_config(workdir: str = "") -> ConfigDict:
     config.train.update(images=1_000_000, batch=256, log_every_images=10_240)
     config.checkpoint.every_images = 200_000
     config.samples.update(every_images=0, sampler="ddim", steps=50, eta=0.0, churn=0.0)
+    config.samples.update(variance="posterior", grid="even")
     config.monitor.every_images = 0
     return config

@@ -53,7 +53,8 @@ def inner_times(schedule: Schedule, steps: int) -> Float[Array, " n"]:
 def exact(sampler: Sampler) -> Sampler:
     """The same kind (DDIM for DDPM) without fresh noise and clipping, neither of which can be undone."""
     kind = "ddim" if sampler.kind == "ddpm" else sampler.kind
-    return dataclasses.replace(sampler, kind=kind, eta=0.0, churn=0.0, clip_x0=False)
+    plain = {"eta": 0.0, "churn": 0.0, "clip_x0": False, "variance": "posterior", "grid": "even"}
+    return dataclasses.replace(sampler, kind=kind, **plain)
 
 
 BACK = Sampler(kind="ddim", clip_x0=False)  # the step of (4) of samplers.py, which goes either way

@@ -17,6 +17,12 @@ skipped, and eta = 0 draws nothing. Both are of first order; the others are of s
     2M     xs = sigma_s / sigma_t xt + alpha_s (1 - e^-h) ((1 + c) x0(t) - c x0(the step before)),
            h = (logsnr_s - logsnr_t) / 2,  c = h / (2 h of the step before)                               (7)
 
+DDAE's authors (2303.09769) draw otherwise, in two ways that can be had:
+
+    variance beta   with eta = 1 the last term of (4) is sqrt(1 - alpha_t^2 / alpha_s^2) n, and 0 in the step to 0 (8)
+    grid ddae       DDIM at t = ..., (1 + 2 T / steps) / T, (1 + T / steps) / T, 1 / T, 0, on (9) of schedules.py, whose
+                    0 is not clean: what is left there, a hundredth of eps at T = 1000, is not taken away
+
 Heun's correction is left out where u is (nearly) without bounds: in the step from t = 1 (not on the schedule edm, where
 u is 80 there), and, as the others do, in the one to 0; 2M takes c = 0 in the first and the last. What is left then is
 (4) with eta = 0.
@@ -34,7 +40,7 @@ import numpy as np
 from jaxtyping import Array, Float, Int, Key
 
 from soda_jax.diffusion.process import PerExample, convert
-from soda_jax.diffusion.schedules import Schedule, alpha_of, sigma_of
+from soda_jax.diffusion.schedules import LOGSNR_MAX, Schedule, alpha_of, sigma_of
 from soda_jax.types import Image
 
 Kind = Literal["ddpm", "ddim", "heun", "dpm++2m"]
@@ -42,6 +48,10 @@ Denoise = Callable[[Image, PerExample], Image]  # (xt, t) -> eps, already guided
 OnStep = Callable[[int], None]
 Number = Float[Array, ""]
 LARGEST_GAMMA = math.sqrt(2) - 1  # of (6)
+OPTIONS = {
+    "variance": ("posterior", "beta", "ddpm"),
+    "grid": ("even", "ddae", "ddim"),
+}  # usual, other, for which kind
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -50,8 +60,8 @@ class Sampler:
 
     `steps` of the walk, one network call each (Heun: two, but for the first and the last); `eta` in [0, 1] is how
     much fresh noise DDIM draws (DDPM: always 1); `churn`, `churn_noise` and `churn_range` are S_churn, S_noise and the
-    range of u in (6), for Heun; `clip_x0` keeps each estimate of the image within [-1, 1]. Raises ValueError outside
-    these.
+    range of u in (6), for Heun; `clip_x0` keeps each estimate of the image within [-1, 1]; `variance` is "posterior"
+    or, for DDPM, "beta"; `grid` "even" or, for DDIM, "ddae". Raises ValueError outside these.
     """
 
     kind: str = "ddim"  # a Kind; checked below, where the error can say which config key to change
@@ -61,6 +71,8 @@ class Sampler:
     churn_noise: float = 1.0
     churn_range: tuple[float, float] = (0.0, math.inf)
     clip_x0: bool = True
+    variance: str = "posterior"
+    grid: str = "even"
 
     def __post_init__(self):
         if self.kind not in typing.get_args(Kind):
@@ -76,6 +88,10 @@ class Sampler:
                 "samples.churn must be 0 or more, churn_noise above 0 and churn_range (low, high) with 0 <= low < high"
                 f", found {self.churn}, {self.churn_noise}, {self.churn_range}"
             )
+        for key, (usual, other, kind) in OPTIONS.items():
+            if (found := getattr(self, key)) != usual and (found, self.kind) != (other, kind):
+                expected = f"expected {usual!r}, or {other!r} with samples.sampler={kind!r}"
+                raise ValueError(f"samples.{key}: {expected}, found {found!r} with {self.kind!r}")
 
     @property
     def noise_share(self) -> float:
@@ -103,6 +119,18 @@ def times(schedule: Schedule, steps: int) -> Float[Array, " n"]:
             )
         grid = np.round(grid * schedule.steps) / schedule.steps
     return jnp.asarray(grid, jnp.float32)
+
+
+def path(schedule: Schedule, sampler: Sampler) -> tuple[Schedule, Float[Array, " n"]]:
+    """The schedule and the times that a sampler walks along. ValueError, as of `times`, for steps that do not fit."""
+    if sampler.grid == "even":
+        return schedule, times(schedule, sampler.steps)
+    stray = dataclasses.replace(schedule, stray=True)
+    if schedule.steps % sampler.steps:
+        expected = f"a divisor of diffusion.steps = {schedule.steps} with samples.grid='ddae'"
+        raise ValueError(f"samples.steps: expected {expected}, found {sampler.steps}")
+    met = np.arange(1, schedule.steps, schedule.steps // sampler.steps)[::-1]
+    return stray, jnp.asarray(np.append(met, 0) / schedule.steps, jnp.float32)
 
 
 def guided(eps_with: Image, eps_without: Image, weight: float | PerExample, rescale: float = 0.0) -> Image:
@@ -136,9 +164,10 @@ def sample(
         key: for fresh noise; step i draws from fold_in(key, i), whatever the devices.
         on_step: called on the host with the step's number, 0 to steps - 1, as steps are made (in any order).
 
-    Returns x0, within [-1, 1] where the sampler clips.
+    Returns x0, within [-1, 1] where the sampler clips (but for what the grid "ddae" leaves). Raises as `path`.
     """
-    return walk(denoise, schedule, sampler, noise, key, times(schedule, sampler.steps), on_step)
+    schedule, grid = path(schedule, sampler)
+    return walk(denoise, schedule, sampler, noise, key, grid, on_step)
 
 
 class State(NamedTuple):
@@ -245,9 +274,16 @@ def update(
     change = logsnr_t - logsnr_s  # log r of (3)
     eta = sampler.noise_share
     direction = jnp.sqrt(1 - eta**2 + eta**2 * jnp.exp(change)) * eps
-    if fresh is not None:
+    if fresh is not None and sampler.variance == "posterior":
         direction += eta * jnp.sqrt(-jnp.expm1(change)) * fresh
-    return alpha_of(logsnr_s) * x0 + sigma_of(logsnr_s) * direction
+    xs = alpha_of(logsnr_s) * x0 + sigma_of(logsnr_s) * direction
+    return xs + beta_deviation(logsnr_t, logsnr_s) * fresh if sampler.variance == "beta" else xs
+
+
+def beta_deviation(logsnr_t: Float[Array, ""], logsnr_s: Float[Array, ""]) -> Float[Array, ""]:
+    """Of the fresh noise of (8)."""
+    log_ratio = jax.nn.log_sigmoid(logsnr_t) - jax.nn.log_sigmoid(logsnr_s)
+    return jnp.where(logsnr_s < LOGSNR_MAX, jnp.sqrt(-jnp.expm1(log_ratio)), 0.0)
 
 
 def _fresh_noise(sampler: Sampler, key: Key[Array, ""], like: Image) -> Image | None:

@@ -11,10 +11,13 @@ Variance preserving: `xt = alpha x0 + sigma eps`, with `abar = alpha^2`, `sigma^
     constant   abar(t) = exp(-b t),  b = 8; in T steps beta_k = b / T                                   (7)
     edm        sigma / alpha = (m + r (M - m))^7,  m = 0.002^(1/7), M = 80^(1/7),  r = t, 0 at t = 0;
                in T steps r = (k - 1) / (T - 1)                                                         (8)
+    stray      beta_0 .. beta_T evenly from b0 / T to b1 / T,  abar_k = prod_{0<=j<=k} (1 - beta_j)     (9)
 
 (1) is SODA's (arXiv 2311.17901; the exact formula is assumed, spec 1.10), (2) is arXiv 2102.09672, (3) is
 arXiv 2011.13456, whose T-step form, beta from 0.1/T to 20/T, is arXiv 2006.11239. (7) is for latents (2111.15640).
 (8) is arXiv 2206.00364: its T = 18 levels and a clean one; unlike the others it never drowns the image in noise.
+(9) is what DDAE's authors (2303.09769) give their DDIM sampler, of nets that were trained on `linear`: one more beta
+than steps and no clean time, so that images are a little noisier than the net is told.
 (1) falls below 0 for t > 0.99984 and (2) reaches 0 at t = 1: (6) bounds both, and log-SNR is clamped.
 """
 
@@ -45,12 +48,13 @@ LOGSNR_MAX = 40.0  # stands for t = 0: alpha is 1 in float32 and sigma is 2e-9
 class Schedule:
     """A noise schedule. `steps` is T; 0 means continuous time.
 
-    In T steps, t is read as the index round(t T) of 0..T. Raises ValueError for an unknown name or a
-    negative T.
+    In T steps, t is read as the index round(t T) of 0..T. `stray`: (9) in place of (6), for sampling alone. Raises
+    ValueError for an unknown name, a negative T, and (9) of another schedule than linear in T steps.
     """
 
     name: str = "inverted"  # a Name; checked below, where the error can say which config key to change
     steps: int = 1000
+    stray: bool = False
 
     def __post_init__(self):
         if self.name not in typing.get_args(Name):
@@ -59,6 +63,11 @@ class Schedule:
             )
         if self.steps < 0:
             raise ValueError(f"diffusion.steps: expected 0 (continuous) or more, found {self.steps}")
+        if self.stray and (self.name != "linear" or not self.steps):
+            raise ValueError(
+                "samples.grid='ddae' is for diffusion.schedule='linear' with diffusion.steps above 0, found "
+                f"{self.name!r} with {self.steps}"
+            )
 
     @property
     def keeps_some(self) -> bool:
@@ -70,12 +79,17 @@ class Schedule:
         if not self.steps:
             return _CONTINUOUS[self.name](t)
         index = jnp.round(t * self.steps).astype(jnp.int32)
-        return jnp.asarray(logsnr_table(self.name, self.steps))[index]
+        return jnp.asarray(self.table)[index]
+
+    @property
+    def table(self) -> np.ndarray:
+        """log-SNR at k/T, float32 [T + 1]."""
+        return stray_table(self.steps) if self.stray else logsnr_table(self.name, self.steps)
 
     def time_of(self, logsnr: Time) -> Time:
         """The time at which log-SNR has come down to this: to 1e-7, or in T steps the first such k/T; 1 at most."""
         if self.steps:
-            table = jnp.asarray(logsnr_table(self.name, self.steps))
+            table = jnp.asarray(self.table)
             above = jnp.sum(jnp.expand_dims(table, tuple(range(logsnr.ndim))) > logsnr[..., None], axis=-1)
             return jnp.minimum(above, self.steps) / jnp.float32(self.steps)
 
@@ -129,6 +143,13 @@ def logsnr_table(name: str, steps: int) -> np.ndarray:
     log_abar = np.cumsum(np.log1p(-betas(name, steps)))
     logsnr = log_abar - np.log(-np.expm1(log_abar))
     return np.concatenate([[LOGSNR_MAX], np.maximum(logsnr, LOGSNR_MIN)]).astype(np.float32)
+
+
+@functools.lru_cache
+def stray_table(steps: int) -> np.ndarray:
+    """log-SNR of (9) at k/T for k = 0..T, float32 [T + 1], computed in float64."""
+    log_abar = np.cumsum(np.log1p(-np.linspace(BETA_FIRST, BETA_LAST, steps + 1) / steps))
+    return (log_abar - np.log(-np.expm1(log_abar))).astype(np.float32)
 
 
 def _abar_inverted(t: np.ndarray) -> np.ndarray:

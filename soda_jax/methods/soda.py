@@ -21,7 +21,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, Key
 
 from soda_jax.diffusion.process import PerExample, Prediction, convert, corrupt, target_of
-from soda_jax.diffusion.samplers import Denoise, Sampler, guided, times, walk
+from soda_jax.diffusion.samplers import Denoise, Sampler, guided, path, walk
 from soda_jax.diffusion.schedules import Schedule
 from soda_jax.diffusion.timesteps import draw_times
 from soda_jax.methods.base import BatchSpec, Scalar, Sources, normal_like, stream, to_float
@@ -237,8 +237,8 @@ class SODA(Reading):
             noise = jax.random.normal(noise_key, (z.shape[0], *shape))
         view = self.view(cameras or {}, noise.shape)
         denoise = self.guided_denoise(variables, z, guidance, view, context)
-        grid = times(self.schedule, sampler.steps) if grid is None else grid
-        return walk(denoise, self.schedule, sampler, noise, step_key, grid, on_step, steps)
+        schedule, grid = path(self.schedule, sampler) if grid is None else (self.schedule, grid)
+        return walk(denoise, schedule, sampler, noise, step_key, grid, on_step, steps)
 
     def guided_denoise(
         self,
