@@ -24,7 +24,7 @@ from soda_jax.training.loop import Lengths
 from soda_jax.training.optimizer import Ema, OptimizerConfig, layer_decay, make_optimizer
 from soda_jax.types import Tree
 
-LABELLED = ("supervised", "repfusion", "finetune")  # methods that look at labels
+LABELLED = ("supervised", "repfusion", "finetune", "noisy_classifier")  # methods that look at labels
 INIT = 2**32 - 1  # stream of the initial parameters: no step has this number
 
 

@@ -18,6 +18,7 @@ from soda_jax.methods.joint_prior import JointPrior
 from soda_jax.methods.latent_prior import LatentPrior
 from soda_jax.methods.noise_levels import Kind as LevelKind
 from soda_jax.methods.noise_levels import NoiseLevels
+from soda_jax.methods.noisy_classifier import NoisyClassifier
 from soda_jax.methods.reading import Reading
 from soda_jax.methods.regressor import Regressor
 from soda_jax.methods.repfusion import Input as TeacherInput
@@ -28,6 +29,7 @@ from soda_jax.methods.supervised import Supervised
 from soda_jax.methods.time_choice import Policy, TimeChoice, Uniform
 from soda_jax.nn.checks import check_choice
 from soda_jax.nn.latent_mlp import LatentMLP
+from soda_jax.nn.noisy_wide_resnet import NoisyWideResNet
 
 LEVELS = get_args(LevelKind)
 
@@ -173,6 +175,16 @@ def finetune(config: ConfigDict, spec: BatchSpec) -> Supervised:
     return Supervised(encoder=origin.encoder, feature=c.feature, classes=classes)
 
 
+def noisy_classifier(config: ConfigDict, spec: BatchSpec) -> NoisyClassifier:
+    """A head on another run's diffusion net, or a classifier of its own, for images under noise."""
+    c, classes = config.noisy_classifier, tuple(config.supervised.classes)
+    check_choice("noisy_classifier.backbone", c.backbone, ["ddae", "wrn"])
+    wrn = NoisyWideResNet(sum(classes), depth=c.depth, width=c.width, dtype=networks.compute_dtype(config))
+    read = ddae(config, {**spec, "target": spec["source"]})
+    net = wrn if c.backbone == "wrn" else None
+    return NoisyClassifier(ddae=read, classes=classes, net=net, shift=c.shift)
+
+
 def latent_denoiser(config: ConfigDict) -> dict[str, Any]:
     """The fields of one: what denoises z, the noise there, and what is predicted."""
     c = config.prior
@@ -219,4 +231,5 @@ def check_never(config: ConfigDict, hook: str, reason: str) -> None:
 
 # config.method -> what makes it of (config, spec); those that are not here are made by `soda`
 METHODS = {"ddae": ddae, "repfusion": repfusion, "latent_prior": latent_prior, "supervised": supervised}
-METHODS |= dict.fromkeys(("simclr", "byol", "vicreg"), siamese) | {"finetune": finetune}
+METHODS |= dict.fromkeys(("simclr", "byol", "vicreg"), siamese)
+METHODS |= {"finetune": finetune, "noisy_classifier": noisy_classifier}

@@ -9,7 +9,7 @@ stopped; SIGTERM and Ctrl-C save first. What it leaves in the workdir:
     checkpoints/<step>/        the last few states
     samples/step_<step>.png    source, target, generated
     failure/step_<step>/       the batch that gave a loss that was not finite, and the state that it met
-    prior.json, teacher.json, finetune.json   which run and step a prior, a student, a fine-tuned encoder began with
+    prior.json, teacher.json, finetune.json, noisy_classifier.json   which run and step it began with, of those that do
     errors.log                 what went wrong in one of several processes, with its number
 
 On several hosts every one of them runs this command: see experiments/launch/ and experiments/cluster.py.

@@ -83,6 +83,7 @@ SLOW = {
     "images",
     "killed_jobs",
     "methods_trained",
+    "noisy_classifier_trained",
     "posed_run",
     "probe_grid",
     "processes",

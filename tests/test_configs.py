@@ -27,6 +27,7 @@ CONFIGS += [
     "ddae_cifar10_edm:ddpmpp",
     "ddae_cifar10_edm_pp_aug",
     "finetune",
+    "noisy_classifier",
 ]
 RENEW = "If that is on purpose: UPDATE_GOLDEN=1 python -m pytest tests/test_configs.py, and read the diff."
 

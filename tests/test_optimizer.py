@@ -143,6 +143,16 @@ def test_the_rate_may_change_with_every_epoch_only():
     np.testing.assert_allclose(found, expected, rtol=1e-6)
 
 
+def test_a_cosine_falls_with_every_epoch_as_pytorchs_stepped_by_epochs():
+    """Epoch e of 5 has lr (1 + cos(pi e / 5)) / 2, and the first of them the full rate; a warm-up comes before."""
+    found = learning_rate(config(total_images=200, hold_images=40, schedule="cosine"))
+    expected = [0.1 * (1 + np.cos(np.pi * (step // 4) / 5)) / 2 for step in range(20)]
+    np.testing.assert_allclose([float(found(step)) for step in range(20)], expected, rtol=1e-5)
+    both = learning_rate(config(total_images=280, hold_images=40, warmup_images=80, schedule="cosine"))
+    warm = [*[0.05] * 4, *[0.1] * 4]
+    np.testing.assert_allclose([float(both(step)) for step in range(28)], warm + expected, rtol=1e-5)
+
+
 def test_the_power_ramp_is_the_one_of_the_spec():
     """1 - (1 + n)^(-2/3): 0 at first, 0.99945 after 78,000 updates, and 0.9993 is reached at 54,000."""
     ramp = Ema(decay=0.9999, ramp="power")

@@ -14,7 +14,7 @@ def siamese() -> ConfigDict:
 
 
 def supervised() -> ConfigDict:
-    """Of method=supervised and repfusion."""
+    """Of every method that looks at labels: supervised, repfusion, finetune, noisy_classifier."""
     return ConfigDict({"classes": (10,)})  # how many each label of the data set has, in its order
 
 
@@ -32,6 +32,22 @@ def finetune() -> ConfigDict:
     finetune.shots = 0  # examples of each class instead; 0: by fraction
     finetune.layer_decay = 0.75  # factor of the rate from each layer to the one below it; 1: none
     return finetune
+
+
+def noisy_classifier() -> ConfigDict:
+    """Of method=noisy_classifier: how far a DDAE's features, or a classifier of its own, know classes through noise."""
+    noisy = ConfigDict()
+    noisy.workdir = ""  # the DDAE run whose averaged net is read at ddae.tap, and the step of its checkpoint
+    noisy.step = 0
+    noisy.backbone = (
+        "ddae"  # ddae: a head on that net, which is frozen | wrn: a wide ResNet, trained from scratch
+    )
+    noisy.shift = (
+        4  # pixels that training images are moved by at most, each way (paper: a crop with this padding)
+    )
+    noisy.depth = 28  # of wrn (paper), 6 n + 4
+    noisy.width = 10  # of wrn (paper), times 16 channels
+    return noisy
 
 
 def repfusion() -> ConfigDict:
