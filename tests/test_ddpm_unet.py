@@ -82,6 +82,15 @@ def test_an_encoder_has_no_other_taps_than_the_net():
         Tapped(**SMALL, tap="out_5").init(jax.random.key(0), inputs()[0])
 
 
+def test_an_encoder_takes_any_number_of_images():
+    """As the programs of a bundle do; also of a net that was told of an augmentation."""
+    (b,) = jax.export.symbolic_shape("b")
+    encoder = Tapped(**SMALL, label_dim=9, tap="in_2")
+    variables = jax.eval_shape(encoder.init, jax.random.key(0), jnp.zeros((1, 8, 8, 3)))
+    z, _ = jax.eval_shape(encoder.apply, variables, jax.ShapeDtypeStruct((b, 8, 8, 3), jnp.float32))
+    assert z.shape == (b, 32)
+
+
 def inputs():
     """Three images of 8 pixels, and what is told of their noise."""
     rng = np.random.default_rng(0)

@@ -84,7 +84,7 @@ class TimeMLP(nn.Module):
     ) -> Float[Array, "b m"]:
         e = time_sinusoid(u, self.width)
         if self.label_dim:
-            labels = jnp.zeros((len(u), self.label_dim)) if labels is None else labels
+            labels = jnp.zeros((*u.shape, self.label_dim)) if labels is None else labels
             e += nn.Dense(self.width, use_bias=False, kernel_init=KERNEL, name="labels")(labels)
         e = dense(e, 4 * self.width, "dense_0", self.dtype)
         return dense(nn.silu(e), 4 * self.width, "dense_1", self.dtype)
