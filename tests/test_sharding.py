@@ -29,6 +29,10 @@ def leaf(*shape):
         ("params/denoiser/down_0_conv/kernel", "fsdp"),
         ("opt_state/1/mu/encoder/head/kernel", "fsdp"),
         ("params/encoder/step_block/kernel", "fsdp"),
+        ("params/denoiser/down_0_block0/conv0/kernel", "fsdp"),
+        ("params/denoiser/block_3/attention/qkv/kernel", "longest"),
+        ("opt_state/1/mu/encoder/block_11/mlp0/kernel", "longest"),
+        ("params/denoiser/block_3/attention/qkv/bias", "fsdp"),
     ],
 )
 def test_the_table_decides_by_name(name, rule):
@@ -71,6 +75,9 @@ def test_smallest_is_the_caller_s_to_choose():
 @pytest.mark.parametrize(
     ("rule", "shape", "spec"),
     [
+        ("longest", (6, 8), P(None, "fsdp")),
+        ("longest", (3, 12, 8), P(None, "fsdp")),
+        ("longest", (6, 6), P()),
         ("output", (512, 8), P(None, "fsdp")),
         ("output", (3, 3, 512, 3), P()),
         ("output", (8,), P("fsdp")),

@@ -18,6 +18,7 @@ from jaxtyping import Array, Float
 
 from soda_jax.methods.base import to_float
 from soda_jax.nn.ddpm_unet import Tapped
+from soda_jax.nn.dit import TappedDiT
 from soda_jax.nn.mobilenet import MobileNetV2
 from soda_jax.nn.resnet import ResNet
 from soda_jax.nn.vit import ViT
@@ -26,7 +27,7 @@ from soda_jax.types import Bytes, Features, Image, Tree
 
 # name in config.json -> module: `(images in [-1, 1], train) -> (z, features)`, described by its fields
 FAMILIES: dict[str, type[nn.Module]] = {"resnet": ResNet, "vit": ViT, "diffusion_tap": Tapped}
-FAMILIES |= {"mobilenetv2": MobileNetV2, "wide_resnet": WideResNet}
+FAMILIES |= {"dit_tap": TappedDiT, "mobilenetv2": MobileNetV2, "wide_resnet": WideResNet}
 Images = jax.Array | np.ndarray  # whatever a user gives: shape and type are checked in words, by check_images
 LARGEST = 1.01  # of float images; a resampling filter may reach a little beyond [-1, 1]
 

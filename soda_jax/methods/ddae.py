@@ -23,7 +23,6 @@ from soda_jax.diffusion.samplers import Sampler, sample
 from soda_jax.diffusion.schedules import Schedule
 from soda_jax.methods.base import BatchSpec, Scalar, normal_like, stream, to_float, to_uint8
 from soda_jax.methods.edm_augment import Augment
-from soda_jax.nn.ddpm_unet import Maps, Tapped
 from soda_jax.types import Batch, Bytes, Features, Image, Keys, Tree
 
 Number = Float[Array, ""]
@@ -36,7 +35,8 @@ GOLDEN = 0x9E3779B1  # an odd number whose multiples are spread evenly over 32 b
 class DDAE:
     """An unconditional diffusion net, and where its features are read.
 
-    denoiser: `(seen, told, train) -> (answer, features)`, features being maps by name.
+    denoiser: `(seen, told, train, labels) -> (answer, features)`, features being maps by name; `middle` names the one
+        that is "pooled", and `tapped` makes an encoder of the net up to one of them.
     tap, level: k and t of (3). draws: of noise, whose features are averaged; 0: the net sees the clean image.
     Raises ValueError for a level that the schedule does not have, or fewer than 0 draws.
     """
@@ -122,14 +122,13 @@ class DDAE:
     def encode(self, variables: Tree, images: Image | Bytes) -> Features:
         """(3) of every block at the level; also as "z", of the tap, and "pooled", of the middle."""
         features = self.layers(variables, images, self.level / self.levels)
-        return {**features, "z": features[self.tap], "pooled": features["middle"]}
+        return {**features, "z": features[self.tap], "pooled": features[self.denoiser.middle]}
 
-    def tapped(self) -> Tapped:
+    def tapped(self) -> nn.Module:
         """The net up to the tap, as an encoder of clean images at the level; its parameters are some of the net's."""
         level = self.framework.at(jnp.full(1, self.level / self.levels))
         scale = self.framework.seen(self.framework.clean(jnp.ones((1, 1, 1, 1)), level), level).item()
-        body = {name: getattr(self.denoiser, name) for name in Maps.__annotations__}
-        return Tapped(**body, tap=self.tap, scale=scale, told=level.told.item())
+        return self.denoiser.tapped(self.tap, scale, level.told.item())
 
     def denoise(self, variables: Tree, xt: Image, t: Float[Array, " b"]) -> Image:
         """eps, in eval mode, whatever the net answers."""

@@ -9,12 +9,13 @@ def check_choice(key: str, value: str | int, legal: Iterable) -> None:
         raise ValueError(f"{key}={value!r} is unknown: take one of {', '.join(map(str, legal))}")
 
 
-def check_patch(height: int, width: int, patch: int) -> None:
-    """Raise ValueError, naming the keys, unless the patch divides both sides of the image."""
+def check_patch(
+    height: int, width: int, patch: int, size: str = "data.source_size", key: str = "model.vit_patch"
+) -> None:
+    """Raise ValueError, naming the keys of both, unless the patch divides both sides of the image."""
     if height % patch or width % patch:
         raise ValueError(
-            f"data.source_size: {height}x{width} images do not fit model.vit_patch={patch}; "
-            f"take a multiple of {patch}"
+            f"{size}: {height}x{width} images do not fit {key}={patch}; take a multiple of {patch}"
         )
 
 

@@ -254,6 +254,17 @@ class DDPMUNet(Maps):
         """The name of what is projected to an image."""
         return f"out_{(self.blocks + 1) * len(self.multipliers)}"
 
+    @property
+    def middle(self) -> str:
+        """The name of the map at the lowest resolution."""
+        return "middle"
+
+    @nn.nowrap
+    def tapped(self, tap: str, scale: float, told: float) -> "Tapped":
+        """The net up to one of its maps, as an encoder; its parameters are some of the net's."""
+        body = {name: getattr(self, name) for name in Maps.__annotations__}
+        return Tapped(**body, tap=tap, scale=scale, told=told)
+
     def project(self, h: Image) -> Float[Array, "b h2 w2 {self.out_channels}"]:
         """To an image."""
         h = nn.silu(GroupNorm(LAST_GROUPS, dtype=self.dtype, name="out_norm")(h))

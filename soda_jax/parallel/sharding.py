@@ -4,11 +4,12 @@ One table serves parameters, their averages and the optimiser's moments: their n
 
     replicate   every device holds the whole array
     fsdp        cut along the longest axis that the mesh's `fsdp` divides; arrays under 4 MiB are replicated
+    longest     the same, whatever its size
     input       cut along the channels that a kernel reads, its last axis but one, whatever its size
     output      cut along the channels that it writes, its last axis
 
-The last two replicate an array that they do not fit. One line cuts, say, all attention of a network, small
-arrays too: (r"attention/.*kernel$", "output").
+All replicate an array that they do not fit. One line cuts, say, all attention of a network, small arrays too:
+(r"attention/.*kernel$", "output").
 """
 
 import math
@@ -22,12 +23,13 @@ from jax.sharding import AbstractMesh, Mesh, NamedSharding, PartitionSpec
 
 from soda_jax.types import Batch, Tree
 
-Rule = Literal["replicate", "fsdp", "input", "output"]
+Rule = Literal["replicate", "fsdp", "longest", "input", "output"]
 Rules = Sequence[tuple[str, Rule]]
 
 RULES: Rules = (
     (r"(^|/)(step|failed_step|count)$", "replicate"),
     (r"batch_stats/", "replicate"),
+    (r"(^|/)block_\d+/.*kernel$", "longest"),  # of a DiT: many alike, in size S each under 4 MiB
     (r".*", "fsdp"),
 )
 SMALLEST = 4 * 2**20  # bytes: below this, gathering an array costs more than the memory that it saves
@@ -69,7 +71,7 @@ def _axis(rule: Rule, leaf: Tree, size: int, smallest: int) -> int | None:
     if rule in ("input", "output"):
         wanted = len(leaf.shape) - (2 if rule == "input" else 1)
         fitting = [axis for axis in fitting if axis == wanted]
-    elif rule == "replicate" or nbytes(leaf) < smallest:
+    elif rule == "replicate" or (rule == "fsdp" and nbytes(leaf) < smallest):
         fitting = []
     return max(fitting, key=lambda axis: leaf.shape[axis]) if size > 1 and fitting else None
 
