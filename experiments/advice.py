@@ -26,13 +26,15 @@ def advice(program: Program, needed: int, chip: Chip) -> list[str]:
         lines.append(f"--config.train.batch={c.train.batch // parts}: a smaller batch; look at the rates too")
     if c.model.remat == "none":
         lines.append(
-            "--config.model.remat=blocks: the U-Net's blocks are computed again, about a third more work"
+            "--config.model.remat=blocks: the denoiser's blocks are computed again, about a third more work"
         )
     shards = better_mesh(program, whole, state, room)
     if shards:
         lines.append(f"--config.mesh.fsdp={shards}: each device holds a smaller part of the state")
     if not lines:
-        lines.append("more devices, devices with more memory, or a smaller network (model.channels)")
+        lines.append(
+            "more devices, devices with more memory, or a smaller network (model.channels, model.dit_size)"
+        )
     return lines
 
 

@@ -13,13 +13,15 @@ from soda_jax.diffusion.schedules import Schedule
 from soda_jax.methods.soda import Guidance
 from soda_jax.nn.checks import check_choice
 from soda_jax.nn.ddpm_unet import DDPMUNet
+from soda_jax.nn.dit import SIZES as DIT_SIZES
+from soda_jax.nn.dit import DiT
 from soda_jax.nn.mobilenet import MobileNetV2
 from soda_jax.nn.rays import Encoding as RayEncoding
 from soda_jax.nn.rays import Kind as RayKind
 from soda_jax.nn.rays import Projecting, Rays, alone
 from soda_jax.nn.resnet import STAGES, ResNet
 from soda_jax.nn.unet import UNet
-from soda_jax.nn.vit import SIZES, ViT
+from soda_jax.nn.vit import SIZES, Size, ViT
 from soda_jax.nn.wide_resnet import WideResNet
 from soda_jax.types import Batch
 
@@ -83,10 +85,36 @@ def denoiser(config: ConfigDict, out_channels: int) -> nn.Module:
     c = config.model
     check_choice("model.grouping", c.grouping, ["per_skip", "per_level", "whole"])
     check_choice("model.remat", c.remat, ["none", "blocks"])
+    if is_dit(c):
+        if c.cross_attention:
+            raise ValueError(
+                "model.cross_attention=True needs model.denoiser='unet': a DiT does not look at the sources"
+            )
+        return dit(c, out_channels, grouping=c.grouping, remat=c.remat)
     check_choice("model.patch", c.patch, [1, 2, 4])
     names = "channels multipliers blocks attention heads groups dropout patch grouping residual_rescale remat"
     fields = {name: c[name] for name in (*names.split(), "cross_attention")}
     return UNet(out_channels=out_channels, dtype=compute_dtype(config), **fields)
+
+
+def is_dit(c: ConfigDict) -> bool:
+    """Whether the denoiser of these keys, which are those of `model`, is a DiT, and no U-Net."""
+    check_choice("model.denoiser", c.denoiser, ["unet", "dit"])
+    return c.denoiser == "dit"
+
+
+def dit(c: ConfigDict, out_channels: int, **more: Any) -> DiT:
+    """The DiT of these keys."""
+    check_choice("model.patch", c.patch, [1, 2, 4, 8])
+    check_choice("model.dtype", c.dtype, list(DTYPES))
+    fields = {"dropout": c.dropout, "patch": c.patch, "dtype": DTYPES[c.dtype]} | more
+    return DiT(out_channels=out_channels, **dit_size(c)._asdict(), **fields)
+
+
+def dit_size(c: ConfigDict) -> Size:
+    """Of a name, or of the three keys."""
+    check_choice("model.dit_size", c.dit_size, [*DIT_SIZES, "custom"])
+    return DIT_SIZES.get(c.dit_size, Size(c.dit_width, c.dit_depth, c.dit_heads))
 
 
 def compute_dtype(config: ConfigDict) -> jnp.dtype:
@@ -124,8 +152,10 @@ def guidance(config: ConfigDict) -> Guidance:
     )
 
 
-def diffusion_net(c: ConfigDict, out_channels: int, **more: Any) -> DDPMUNet:
-    """The U-Net of these keys, which are those of `model`."""
+def diffusion_net(c: ConfigDict, out_channels: int, **more: Any) -> DDPMUNet | DiT:
+    """The net without latent of these keys, which are those of `model`."""
+    if is_dit(c):
+        return dit(c, out_channels, **more)
     names = "channels multipliers blocks attention head_channels resample dropout patch"
     check_choice("model.dtype", c.dtype, list(DTYPES))
     fields = {name: c[name] for name in names.split()} | more

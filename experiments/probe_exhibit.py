@@ -27,7 +27,7 @@ WORDS = {
     ),
     "sections": (
         "A linear probe that sees one section of z alone: section 0 modulates the outermost layers of the "
-        "denoiser, the last one its middle."
+        "denoiser, the last one its middle (of a DiT: its first and its last blocks)."
     ),
     "f1": "F1: of the linear probe, for labels that are there or not.",
 }

@@ -28,7 +28,9 @@ def parse(argv: list[str]) -> tuple[flags.FlagValues, dict[str, Any]]:
     )
     flags.DEFINE_bool("grid", False, "Probe layers x noise levels.", flag_values=values)
     flags.DEFINE_list("levels", [], "Of --grid (default: the paper's).", flag_values=values)
-    flags.DEFINE_list("layers", [], "Of --grid (default: the way up, and the middle).", flag_values=values)
+    flags.DEFINE_list(
+        "layers", [], "Of --grid (default: the way up, and the middle; of a DiT all).", flag_values=values
+    )
     flags.DEFINE_string("select", "holdout", "Of --grid: holdout | test, as the paper.", flag_values=values)
     flags.DEFINE_list("tasks", list(ALWAYS), "What is measured, by commas.", flag_values=values)
     cluster.define_flags(values)

@@ -69,7 +69,7 @@ def asked(job: Job, levels: Sequence[str], layers: Sequence[str], select: str) -
     known = taps(job, method)
     if wrong := [name for name in layers if name not in known]:
         raise ValueError(f"--layers: {', '.join(wrong)}: the net has {', '.join(known)}")
-    usual = tuple(name for name in known if name.startswith("out_") or name == "middle")
+    usual = tuple(name for name in known if name.startswith(("out_", "block_")) or name == "middle")
     return Grid(levels=numbers, layers=tuple(layers) or usual, select=select)
 
 

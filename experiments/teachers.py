@@ -24,6 +24,7 @@ from soda_jax.types import Tree
 
 FILE = "teacher.json"
 MODEL = ("channels", "multipliers", "blocks", "attention", "head_channels", "resample", "patch")
+MODEL += ("denoiser", "dit_size", "dit_width", "dit_depth", "dit_heads")
 DIFFUSION = ("framework", "schedule", "steps", "prediction")
 
 Say = Callable[[str], None]

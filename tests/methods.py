@@ -28,6 +28,10 @@ OTHERS = {
     "supervised": tiny.supervised(),
     "finetuned": tiny.supervised(tiny.ddae(draws=0).tapped()),
     "wide": tiny.supervised(WideResNet(depth=10, widen=1, latent_dim=6, stem="strided")),
+    "soda_dit": tiny.soda(denoiser=tiny.dit()),
+    "ddae_dit": tiny.ddae(
+        denoiser=tiny.dit(label_dim=LABELS), tap="block_1", augment=Augment(probability=0.5)
+    ),
 }
 # ... and this one exchanges a number of every row between devices, which those above do not: the loss, to remember.
 OTHERS |= {"soda_resampled": tiny.soda(noise_levels=NoiseLevels(kind="resampled", bins=4))}

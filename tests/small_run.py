@@ -76,13 +76,14 @@ def write(workdir: Path, steps: tuple[int, ...] = STEPS, name: str = "hues", lab
     return workdir
 
 
-def write_ddae(workdir: Path, **samples) -> Path:
-    """The same of a DDAE that was not trained, at step 4; `samples`: keys of config.samples."""
+def write_ddae(workdir: Path, model: dict | None = None, **samples) -> Path:
+    """The same of a DDAE that was not trained, at step 4; of keys of config.model and of config.samples."""
     c = config(dataset())
     c.method = "ddae"
     c.model.update(channels=8, multipliers=(1, 2), attention=(False, False), patch=2)
+    c.model.update(model or {})
     c.diffusion.schedule = "linear"
-    c.ddae.update(tap="out_2", level=11)
+    c.ddae.update(tap="block_1" if c.model.denoiser == "dit" else "out_2", level=11)
     c.samples.update(samples)
     c.monitor.every_images = 0
     spec = build.batch_spec(c)

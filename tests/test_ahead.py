@@ -175,5 +175,5 @@ def test_without_anything_to_change_more_devices_are_the_advice():
     program = design(config(**{"train.batch": 4, "model.remat": "blocks", "mesh.fsdp": 4}), jax.devices()[:4])
     chip = dataclasses.replace(ahead.chip_named("v5e"), memory=1000)
     assert advice(program, 10**9, chip) == [
-        "more devices, devices with more memory, or a smaller network (model.channels)"
+        "more devices, devices with more memory, or a smaller network (model.channels, model.dit_size)"
     ]

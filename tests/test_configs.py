@@ -28,6 +28,8 @@ CONFIGS += [
     "ddae_cifar10_edm_pp_aug",
     "finetune",
     "noisy_classifier",
+    "ddae_cifar10_dit",
+    "soda_cifar10_dit",
 ]
 RENEW = "If that is on purpose: UPDATE_GOLDEN=1 python -m pytest tests/test_configs.py, and read the diff."
 

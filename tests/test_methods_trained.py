@@ -43,6 +43,20 @@ METHODS = {
         "ema.ramp": "power",
         "samples.sampler": "heun",
     },
+    "ddae_dit": {
+        **QUIET,
+        **DRAWING,
+        "method": "ddae",
+        "model.denoiser": "dit",
+        "model.dit_size": "custom",
+        "model.dit_width": 16,
+        "model.dit_depth": 2,
+        "model.dit_heads": 2,
+        "model.patch": 2,
+        "diffusion.schedule": "linear",
+        "ddae.tap": "block_1",
+        "ddae.augment": 0.5,
+    },
     "byol": TWO_VIEWS,  # which has all that simclr and vicreg have, and more
     "supervised": {"supervised.classes": (5,)},
     "repfusion": {
@@ -73,7 +87,7 @@ def teacher(workdir):
 
 
 # DDPM is trained as the teacher here, and in test_finetune.py and test_probe_grid.py, and on labels in the former.
-@pytest.fixture(scope="module", params=["ddae_edm", "byol", "repfusion"])
+@pytest.fixture(scope="module", params=["ddae_edm", "ddae_dit", "byol", "repfusion"])
 def trained(request, tmp_path_factory):
     """(name, workdir of an unbroken run, of one that was stopped twice)."""
     name, folder = request.param, tmp_path_factory.mktemp(request.param)
@@ -127,7 +141,8 @@ def test_it_can_be_probed(trained):
 def test_its_encoder_can_be_exported(trained, capsys):
     """Features of the bundle are those that are probed; of a diffusion net they are those of clean images, at a tap."""
     name, workdir, _ = trained
-    out, clean = workdir / "bundle", {"ddae.draws": 0, "ddae.level": 3, "ddae.tap": "out_1"}
+    tap = {"ddae_dit": "block_1"}.get(name, "out_1")
+    out, clean = workdir / "bundle", {"ddae.draws": 0, "ddae.level": 3, "ddae.tap": tap}
     overrides = clean if name.startswith("ddae") else {}
     if overrides:
         assert export.main([f"--workdir={workdir}", f"--out={out}"]) == 1
@@ -163,7 +178,7 @@ def test_its_own_encoder_is_what_fine_tuning_begins_with(trained):
     expected = dict(jax.tree.leaves_with_path(params.get("encoder", params.get("denoiser"))))
     found = dict(jax.tree.leaves_with_path(taken["params"]["encoder"]))
     assert found.keys() == dict(jax.tree.leaves_with_path(job.abstract.params["encoder"])).keys()
-    assert (found.keys() < expected.keys()) == (name == "ddae_edm")
+    assert (found.keys() < expected.keys()) == name.startswith("ddae")
     for path, value in found.items():
         np.testing.assert_array_equal(value, expected[path])
 

@@ -110,6 +110,15 @@ def test_usual_layers_are_the_way_up_and_the_middle_in_order(workdir):
     assert asked(job, [], [], "holdout").levels == (1, 11, 21)
 
 
+def test_of_a_dit_all_blocks_are_usual_and_are_probed(tmp_path):
+    sizes = {"denoiser": "dit", "dit_size": "custom", "dit_width": 8, "dit_depth": 11, "dit_heads": 2}
+    run = small_run.write_ddae(tmp_path / "run", {**sizes, "patch": 4})
+    job = prepare(open_run(run))
+    assert asked(job, [], [], "holdout").layers == tuple(f"block_{k}" for k in range(12))
+    assert probe.main([f"--workdir={run}", "--grid", "--levels=1", "--layers=block_0,block_11"]) == 0
+    assert [cell["layer"] for cell in results(run)["cells"]] == ["block_0", "block_11"]
+
+
 @pytest.mark.parametrize(
     ("flag", "words"),
     [

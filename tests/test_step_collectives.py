@@ -19,7 +19,7 @@ from soda_jax.parallel.mesh import make_mesh
 from soda_jax.training.optimizer import Ema
 from soda_jax.training.state import create
 from soda_jax.training.step import jit_step
-from tests.methods import METHODS
+from tests.methods import METHODS, OTHERS
 from tests.sharded import compiled_text, shardings
 
 ROWS = 11 * 8
@@ -85,6 +85,12 @@ def test_a_step_sums_gradients_and_moments_gathers_parameters_and_says_no_more(
     check(
         compiled_text(METHODS[name], mesh, ROWS * accumulation, accumulation), *shardings(METHODS[name], mesh)
     )
+
+
+def test_nor_does_a_dit():
+    """By the hardest of these meshes."""
+    method, mesh = OTHERS["soda_dit"], make_mesh(2, 4)
+    check(compiled_text(method, mesh, 2 * ROWS, 2), *shardings(method, mesh))
 
 
 def small_networks():

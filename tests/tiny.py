@@ -23,6 +23,7 @@ from soda_jax.methods.time_choice import Policy, Uniform
 from soda_jax.nn.attention import CrossAttention
 from soda_jax.nn.conv import FAN_IN
 from soda_jax.nn.ddpm_unet import MIDDLE, DDPMUNet
+from soda_jax.nn.dit import DiT
 from soda_jax.nn.latent_mlp import LatentMLP
 from soda_jax.nn.rays import Rays
 from soda_jax.training.optimizer import Ema, OptimizerConfig, make_optimizer
@@ -88,6 +89,12 @@ def ddae(framework="ddpm", **changes) -> DDAE:
     }
     fields = {"denoiser": DDPMUNet(**{**NET, **changes.pop("net", {})}), "framework": framed[framework]}
     return DDAE(**{**fields, "tap": "out_2", "level": 4, **changes})
+
+
+def dit(**changes) -> DiT:
+    """The smallest DiT that has two sections."""
+    fields = {"width": 16, "depth": 2, "heads": 2, "patch": 2, "dropout": 0.1, "out_channels": 1}
+    return DiT(**{**fields, **changes})
 
 
 def siamese(name, **changes):

@@ -75,7 +75,10 @@ def data() -> ConfigDict:
 
 
 def model() -> ConfigDict:
-    """The encoder (paper: a ResNet) and the denoiser (paper: a U-Net with AdaGN and layer modulation)."""
+    """The encoder (paper: a ResNet) and the denoiser (paper: a U-Net with AdaGN and layer modulation).
+
+    A DiT looks at those keys of the denoiser that say so, and at grouping, remat and dtype.
+    """
     model = ConfigDict()
     # resnet18 | resnet34 | resnet50 | resnet101 | vit_Ti | vit_S | vit_B | mobilenetv2 | wrn_28_2, or another
     # wrn_<depth>_<widening>, of depth 10, 16, 22, 28, ...
@@ -89,15 +92,23 @@ def model() -> ConfigDict:
     model.residual_gain = 1.0
     model.vit_patch = 8  # pixels a side
     model.latent_dim = 130  # of z; a multiple of the number of sections (13 here)
+    model.denoiser = "unet"  # unet | dit (a diffusion transformer), also of ddae
+    # of the dit: S | B | L | XL (32, 130, 457, 674 million parameters at patch 2) | custom: the next three keys
+    model.dit_size = "S"
+    model.dit_width = 384  # features of a token: a multiple of 4 and of the heads
+    model.dit_depth = 12  # blocks
+    model.dit_heads = 6  # of attention
     model.channels = 128  # of the U-Net's first level
     model.multipliers = (1, 2, 2, 2)  # of the channels, one a level
     model.blocks = 2  # residual blocks a level, on the way down
     model.attention = (False, True, False, False)  # one a level; the middle always attends
     model.heads = 1  # of attention
     model.groups = 32  # of GroupNorm
-    model.dropout = 0.1
-    model.patch = 1  # 1 | 2 | 4: the U-Net works on p x p pixels at a time
-    model.grouping = "per_skip"  # sections of z: per_skip | per_level | whole
+    model.dropout = 0.1  # of U-Net and DiT
+    model.patch = 1  # 1 | 2 | 4: the U-Net works on p x p pixels at a time; a DiT too: 1 | 2 | 4 | 8
+    model.grouping = (
+        "per_skip"  # sections of z: per_skip (of a DiT: one a block) | per_level (.. a third of them) | whole
+    )
     model.residual_rescale = True  # paper: residual sums / sqrt(2)
     model.mask_section = 0.1  # probability that a section is dropped, each for itself (paper: masking)
     model.mask_all = 0.1  # probability that all of them are
@@ -234,7 +245,7 @@ def mesh() -> ConfigDict:
     mesh.data = -1  # devices that share the batch; -1: as many as fsdp leaves
     mesh.fsdp = 1  # devices that share each large array (and the batch as well); -1: as many as data leaves
     mesh.smallest = 4 * 2**20  # bytes: arrays below that are whole on every device, unless a rule cuts them
-    mesh.rules = ()  # (expression, replicate | fsdp | input | output), ...: come before those of sharding.py
+    mesh.rules = ()  # (expression, replicate | fsdp | longest | input | output), ...: before those of sharding.py
     mesh.fold = True  # on fewer devices: accumulate instead; False: refuse
     return mesh
 

@@ -74,6 +74,7 @@ def teacher() -> ConfigDict:
     teacher.workdir = ""  # the run whose averaged net is frozen
     teacher.image_size = 32  # pixels a side that it knows
     teacher.tap = "middle/branch"  # what is distilled (paper)
+    teacher.update(denoiser="unet", dit_size="S", dit_width=384, dit_depth=12, dit_heads=6)
     teacher.update(channels=128, multipliers=(1, 2, 2, 2), blocks=2, attention=(False, True, False, False))
     teacher.update(
         head_channels=0, resample="conv", patch=1, dropout=0.0, dtype="bfloat16"
@@ -86,7 +87,7 @@ def teacher() -> ConfigDict:
 def ddae() -> ConfigDict:
     """Of method=ddae: where features are read (arXiv 2303.09769). probe --grid finds the best place."""
     ddae = ConfigDict()
-    ddae.tap = "out_6"  # block of the U-Net: in_1, ..., middle, out_1, ...
+    ddae.tap = "out_6"  # block of the U-Net: in_1, ..., middle, out_1, ...; of a DiT: block_0 (patches), block_1, ...
     ddae.level = 11  # noise, 1 (almost clean) to diffusion.steps
     ddae.draws = 1  # of noise, whose features are averaged (paper: 1); 0: clean images
     ddae.augment = (

@@ -31,7 +31,7 @@ def run(studio: Studio) -> Outcome:
         paragraphs=[
             "z of A with the sections of one depth of the denoiser taken from B, all with A's noise and camera. "
             f"Sections {sections}; the coarse ones steer the middle of the denoiser, the fine ones its outermost "
-            "layers."
+            "layers (of a DiT: its last and its first blocks)."
         ],
         grids={"mix": Grid(columns=columns, caption="A, B, and what z draws with some sections of B.")},
         measures={"sections": {name: list(numbers) for name, numbers in parts.items()}, **measures},

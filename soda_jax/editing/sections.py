@@ -35,7 +35,8 @@ def depths(sections: int) -> dict[str, tuple[int, ...]]:
     """Which sections tell the coarse, which the fine: three parts, as equal as can be.
 
     Section 0 steers the outermost pair of the denoiser's layers, those of the full resolution, and the last one its
-    middle. Raises ValueError for fewer than three sections.
+    middle; those of a DiT are in the order of its blocks, whose grain is not known. Raises ValueError for fewer than
+    three sections.
     """
     if sections < len(DEPTHS):
         raise ValueError(

@@ -6,10 +6,10 @@
     L      = mean | target - D([xt, rays], t, z~, c~) |^2             (4)  target: eps, x0 or v
     eps^   = (1 + w) eps(xt, t, z) - w eps(xt, t, z without some sections)  (5)  guidance
 
-Section z_i modulates one mirrored pair of the denoiser's layers; z itself is never noised. Where the cameras of all
-views are known, the denoiser may see the rays of the view that it is to paint (nn/rays.py), as further channels, and
-the encoder those of its sources. With cross-attention the denoiser also looks at c, the encoder's last map of every
-source, which is dropped (c~ = 0) where all of z is.
+Section z_i modulates one mirrored pair of the denoiser's layers, or one block of a DiT; z itself is never noised. Where
+the cameras of all views are known, the denoiser may see the rays of the view that it is to paint (nn/rays.py), as
+further channels, and the encoder those of its sources. With cross-attention the denoiser also looks at c, the encoder's
+last map of every source, which is dropped (c~ = 0) where all of z is.
 """
 
 from collections.abc import Callable
@@ -72,7 +72,7 @@ class SODA(Reading):
 
     @property
     def sections(self) -> int:
-        """Number of sections of z: one per mirrored pair of layers, and one for the middle."""
+        """Number of sections of z: one per mirrored pair of layers and one for the middle, or one per block."""
         return self.denoiser.sections
 
     @property

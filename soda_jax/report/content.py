@@ -203,7 +203,7 @@ def gain_chart(rows: Sequence[Mapping]) -> Html:
         return ""
     words = (
         "Rise of the loss when one section of z is set to zero. Section 0 modulates the outermost layers of "
-        f"the denoiser, section {len(names) - 1} its middle."
+        f"the denoiser, section {len(names) - 1} its middle (of a DiT: its first and its last blocks)."
     )
     bars = html.chart(bar_chart(names, values, title="Gain of each section of z"), "Gain of each section")
     slope = line_chart([_series(rows, "gradient_norm", "", 0)], title="Gradient norm at z", from_zero=True)
