@@ -27,6 +27,17 @@ NET = {
 QUIET = {"monitor.every_images": 0}
 TWO_VIEWS = {"siamese.projector": (8, 4), "siamese.predictor": (8, 4)}
 DRAWING = {"samples.every_images": 6 * BATCH}
+RECIPE = {  # of RepFusion, on a student of its own
+    "model.encoder": "wrn_10_1",
+    "data.crop_prob": 1.0,
+    "data.crop_pad": 2,
+    "optimizer.name": "sgd",
+    "optimizer.decay": "l2",
+    "optimizer.decayed": "all",
+    "optimizer.schedule": "steps",
+    "ema.ramp": "mmcv",
+    "ema.batch_stats": False,
+}
 METHODS = {
     "ddae": {**NET, **QUIET, **DRAWING, "diffusion.schedule": "linear", "ddae.tap": "out_2"},
     "ddae_edm": {
@@ -70,6 +81,7 @@ METHODS = {
         "teacher.blocks": 1,
         "teacher.attention": (False, True),
         "teacher.dtype": "float32",
+        **RECIPE,
     },
 }
 
