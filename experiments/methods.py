@@ -72,7 +72,7 @@ def ddae(config: ConfigDict, spec: BatchSpec) -> DDAE:
     c = config.ddae
     augment = Augment(probability=float(c.augment)) if c.augment else None
     more = {"remat": config.model.remat, "label_dim": LABELS if augment else 0}
-    net = networks.diffusion_net(config.model, spec["target"].shape[-1], **more)
+    net = networks.diffusion_net(config.model, config.diffusion, spec["target"].shape[-1], **more)
     where = {"tap": c.tap, "level": c.level, "draws": c.draws}
     return DDAE(denoiser=net, framework=networks.framework(config.diffusion), augment=augment, **where)
 
@@ -82,7 +82,7 @@ def repfusion(config: ConfigDict, spec: BatchSpec) -> RepFusion:
     c, t = config.repfusion, config.teacher
     check_choice("repfusion.distance", c.distance, get_args(DistanceKind))
     check_choice("repfusion.input", c.input, get_args(TeacherInput))
-    net = networks.diffusion_net(t, config.data.channels, dropout=0.0, label_dim=t.label_dim)
+    net = networks.diffusion_net(t, t, config.data.channels, dropout=0.0, label_dim=t.label_dim)
     teacher = DDAE(denoiser=net, framework=networks.framework(t), tap=t.tap, level=1, draws=0)
     return RepFusion(
         encoder=networks.encoder(config),

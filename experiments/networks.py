@@ -12,6 +12,7 @@ from soda_jax.diffusion.samplers import Sampler
 from soda_jax.diffusion.schedules import Schedule
 from soda_jax.methods.soda import Guidance
 from soda_jax.nn.checks import check_choice
+from soda_jax.nn.ddpm_layout import layout_of
 from soda_jax.nn.ddpm_unet import DDPMUNet
 from soda_jax.nn.dit import SIZES as DIT_SIZES
 from soda_jax.nn.dit import DiT
@@ -152,11 +153,17 @@ def guidance(config: ConfigDict) -> Guidance:
     )
 
 
-def diffusion_net(c: ConfigDict, out_channels: int, **more: Any) -> DDPMUNet | DiT:
-    """The net without latent of these keys, which are those of `model`."""
+def diffusion_net(c: ConfigDict, noise: ConfigDict, out_channels: int, **more: Any) -> DDPMUNet | DiT:
+    """The net without latent of keys as in `model` and `diffusion`. ValueError for times that it cannot be told."""
     if is_dit(c):
         return dit(c, out_channels, **more)
-    names = "channels multipliers blocks attention head_channels resample dropout patch"
+    names = "channels multipliers blocks attention head_channels resample dropout patch layout"
+    times = layout_of(c.layout).times
+    if times and (noise.framework, noise.steps) != ("ddpm", times):
+        raise ValueError(
+            f"model.layout={c.layout!r} is of nets that are told which of {times} times it is: set diffusion.framework="
+            f"'ddpm' and diffusion.steps={times}, found {noise.framework!r} and {noise.steps}"
+        )
     check_choice("model.dtype", c.dtype, list(DTYPES))
     fields = {name: c[name] for name in names.split()} | more
     return DDPMUNet(out_channels=out_channels, dtype=DTYPES[c.dtype], **fields)

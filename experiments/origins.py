@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from experiments import runs
+from experiments.diffusers_nets import initial_net
 from experiments.frozen import frozen, reading
 from experiments.job import Job
 from experiments.priors import Note, Say, frozen_encoder
@@ -38,6 +39,7 @@ def taken_for(job: Job, first: int, say: Say, note: Note) -> Tree | None:
         "repfusion": lambda: frozen_teacher(job, say),
         "finetune": lambda: trained_encoder(job, say),
         "noisy_classifier": lambda: read_net(job, say),
+        "ddae": lambda: initial_net(job, say),
     }.get(job.config.method)
     return take() if take and not first else None
 

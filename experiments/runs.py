@@ -41,6 +41,7 @@ FREE = (
     "prior.workdir",  # checkpoints hold the encoder; where it came from may have moved
     "teacher.workdir",  # likewise
     "finetune.workdir",
+    "ddae.init",
     "noisy_classifier.workdir",
     "mesh.",  # but for rounding, and for BatchNorm where a plan is folded, which the log says
 )

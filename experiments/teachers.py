@@ -23,7 +23,7 @@ from soda_jax.parallel.preflight import check_alike
 from soda_jax.types import Tree
 
 FILE = "teacher.json"
-MODEL = ("channels", "multipliers", "blocks", "attention", "head_channels", "resample", "patch")
+MODEL = ("channels", "multipliers", "blocks", "attention", "head_channels", "resample", "patch", "layout")
 MODEL += ("denoiser", "dit_size", "dit_width", "dit_depth", "dit_heads")
 DIFFUSION = ("framework", "schedule", "steps", "prediction")
 

@@ -1,7 +1,8 @@
 """Trains a method: `python -m experiments.train --config=experiments/configs/x.py --workdir=DIR`.
 
 Any key of the config can be set: `--config.train.images=100000`. The same command goes on where the run
-stopped; SIGTERM and Ctrl-C save first. What it leaves in the workdir:
+stopped; SIGTERM and Ctrl-C save first. --init=PATH begins a DDAE with the weights of a diffusers U-Net, whose config is
+experiments/configs/ddae_diffusers.py:PATH. What it leaves in the workdir:
 
     config.json                config, versions, command line, what there is to know of the data set
     metrics.jsonl              one JSON object a line: step, images, loss, images_per_second, monitor/..., ...
@@ -47,6 +48,7 @@ from soda_jax.training.signals import SIGNALS, StopRequest
 from soda_jax.training.state import TrainState
 
 _CONFIG = config_flags.DEFINE_config_file("config", lock_config=True, help_string="A file of configs/.")
+_INIT = flags.DEFINE_string("init", None, "Of method=ddae: a folder of diffusers' weights to begin with.")
 _WORKDIR = flags.DEFINE_string("workdir", None, "Folder of the run: checkpoints, metrics, pictures.")
 cluster.define_flags()
 
@@ -64,12 +66,21 @@ def main(argv: list[str]) -> None:
         cluster.join_others(flags.FLAGS)
         with StopRequest(stop_signals()) as stop, cluster.ending_together(workdir):
             use_compilation_cache(_CONFIG.value)
-            end = run(prepare(_CONFIG.value, workdir), stop, say)
+            end = run(prepare(with_init(_CONFIG.value, _INIT.value), workdir), stop, say)
     except (ValueError, OSError, CheckpointError, JoinError) as error:
         logging.info("where it happened", exc_info=True)  # shown with --verbosity=1
         raise SystemExit(f"error: {error}") from error
     if end.kind == "diverged":
         raise SystemExit(1)
+
+
+def with_init(config: ConfigDict, init: str | None) -> ConfigDict:
+    """The config with --init. ValueError for a method that knows no such beginning."""
+    if init:
+        if config.method != "ddae":
+            raise ValueError(f"--init is for config.method='ddae', found {config.method!r}")
+        config.ddae.init = init
+    return config
 
 
 def run(job: Job, stop: StopRequest, say: Say) -> End:
@@ -127,7 +138,8 @@ def go_on(
 ) -> tuple[TrainState | None, End]:
     """Compiles and trains from step `first` on."""
     watch.note("latents", first)
-    taken = taken_for(job, first, say, watch.note)
+    saved = checkpoints.latest is not None  # perhaps of step 0: experiments.convert writes one
+    taken = None if saved else taken_for(job, first, say, watch.note)
     watch.note("compile", first)
     step = compile_step(job, say)
     if processes.any_process(stop.requested is not None):
@@ -159,7 +171,7 @@ def compile_step(job: Job, say: Say) -> Callable:
 
 def start_state(job: Job, checkpoints: Checkpoints, first: int) -> TrainState:
     """The state after `first` steps, on the devices."""
-    if first:
+    if checkpoints.latest is not None:
         return checkpoints.restore(first, job.abstract)
     return jax.jit(initialiser(job.config, job.method, job.spec), out_shardings=job.shardings)()
 

@@ -74,6 +74,7 @@ FAST = {
 SLOW = {
     "ahead",
     "compile_tpu",
+    "convert",
     "crash",
     "devices",
     "edit_modes",

@@ -30,6 +30,7 @@ CONFIGS += [
     "noisy_classifier",
     "ddae_cifar10_dit",
     "soda_cifar10_dit",
+    "ddae_diffusers",
 ]
 RENEW = "If that is on purpose: UPDATE_GOLDEN=1 python -m pytest tests/test_configs.py, and read the diff."
 

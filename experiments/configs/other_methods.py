@@ -77,7 +77,7 @@ def teacher() -> ConfigDict:
     teacher.update(denoiser="unet", dit_size="S", dit_width=384, dit_depth=12, dit_heads=6)
     teacher.update(channels=128, multipliers=(1, 2, 2, 2), blocks=2, attention=(False, True, False, False))
     teacher.update(
-        head_channels=0, resample="conv", patch=1, dropout=0.0, dtype="bfloat16"
+        head_channels=0, resample="conv", patch=1, layout="ddae", dropout=0.0, dtype="bfloat16"
     )  # dtype: ours to choose
     teacher.label_dim = 0  # 9 of a net that was trained with ddae.augment
     teacher.update(framework="ddpm", schedule="linear", steps=1000, prediction="eps")
@@ -87,6 +87,7 @@ def teacher() -> ConfigDict:
 def ddae() -> ConfigDict:
     """Of method=ddae: where features are read (arXiv 2303.09769). probe --grid finds the best place."""
     ddae = ConfigDict()
+    ddae.init = ""  # a folder of diffusers' weights that training begins with, as --init=PATH; "": fresh ones
     ddae.tap = "out_6"  # block of the U-Net: in_1, ..., middle, out_1, ...; of a DiT: block_0 (patches), block_1, ...
     ddae.level = 11  # noise, 1 (almost clean) to diffusion.steps
     ddae.draws = 1  # of noise, whose features are averaged (paper: 1); 0: clean images

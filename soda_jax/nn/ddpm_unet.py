@@ -24,7 +24,8 @@ from jaxtyping import Array, Float
 from soda_jax.nn.attention import SelfAttention
 from soda_jax.nn.checks import check_choice, check_image_size
 from soda_jax.nn.conv import Conv, depth_to_space, space_to_depth, upsample
-from soda_jax.nn.norm import GroupNorm
+from soda_jax.nn.ddpm_layout import Layout, layout_of
+from soda_jax.nn.norm import EPSILON, GroupNorm
 from soda_jax.types import Features, Image
 
 Resample = Literal["conv", "block"]
@@ -32,7 +33,6 @@ Run = Callable[
     ..., Array
 ]  # (name, h, features, attend, resample) -> h: `DDPMUNet.block` with the rest filled in
 KERNEL = nn.initializers.variance_scaling(1 / 3, "fan_in", "uniform")  # (4)
-LAST_GROUPS = 8  # of the norm before the last convolution
 MIDDLE = "middle/branch"  # the last block of the middle, before its input is added: what RepFusion distils
 
 
@@ -55,12 +55,12 @@ def dense(x: Float[Array, "b n"], features: int, name: str, dtype: Any) -> Float
     return nn.Dense(features, dtype=dtype, kernel_init=KERNEL, bias_init=start, name=name)(x)
 
 
-def time_sinusoid(u: Float[Array, " b"], width: int) -> Float[Array, "b {width}"]:
-    """(1). ValueError for an odd width, or one below 4."""
+def time_sinusoid(u: Float[Array, " b"], width: int, shift: int = 1) -> Float[Array, "b {width}"]:
+    """(1), over K - shift. ValueError for an odd width, or one below 4."""
     if width % 2 or width < 4:
         raise ValueError(f"model.channels must be even and 4 or more, found {width}")
     half = width // 2
-    waves = jnp.exp(-math.log(10000.0) * jnp.arange(half, dtype=jnp.float32) / (half - 1))
+    waves = jnp.exp(-math.log(10000.0) * jnp.arange(half, dtype=jnp.float32) / (half - shift))
     angle = u.astype(jnp.float32)[:, None] * waves[None]
     return jnp.concatenate([jnp.sin(angle), jnp.cos(angle)], -1)
 
@@ -77,12 +77,13 @@ class TimeMLP(nn.Module):
     width: int
     label_dim: int = 0
     dtype: Any = jnp.float32
+    layout: Layout = Layout()
 
     @nn.compact
     def __call__(
         self, u: Float[Array, " b"], labels: Float[Array, "b n"] | None = None
     ) -> Float[Array, "b m"]:
-        e = time_sinusoid(u, self.width)
+        e = time_sinusoid(self.layout.told(u), self.width, self.layout.shift)
         if self.label_dim:
             labels = jnp.zeros((*u.shape, self.label_dim)) if labels is None else labels
             e += nn.Dense(self.width, use_bias=False, kernel_init=KERNEL, name="labels")(labels)
@@ -102,29 +103,31 @@ class Block(nn.Module):
     head_channels: int = 0
     dropout: float = 0.0
     dtype: Any = jnp.float32
+    epsilon: float = EPSILON
 
     @nn.compact
     def __call__(
         self, x: Image, time: Float[Array, "b n"], train: bool = False
     ) -> tuple[Float[Array, "b h2 w2 c2"], Float[Array, "b h2 w2 c2"]]:
-        h = nn.silu(GroupNorm(dtype=self.dtype, name="norm0")(x))
+        norm = partial(GroupNorm, dtype=self.dtype, epsilon=self.epsilon)
+        h = nn.silu(norm(name="norm0")(x))
         if self.resample:
             change = {"up": upsample, "down": average_pairs}[self.resample]
             h, x = change(h), change(x)
         h = conv(h, self.features, "conv0", self.dtype)
         h += dense(nn.silu(time), self.features, "time", self.dtype)[:, None, None]
-        h = nn.silu(GroupNorm(dtype=self.dtype, name="norm1")(h))
+        h = nn.silu(norm(name="norm1")(h))
         h = nn.Dropout(self.dropout, deterministic=not train)(h)
         branch = conv(h, self.features, "conv1", self.dtype)
         if x.shape[-1] != self.features:
             x = conv(x, self.features, "shortcut", self.dtype, kernel=1)
         x = x + branch
-        return (x + self.attention(x) if self.attend else x), branch
+        return (x + self.attention(norm(name="attention_norm")(x)) if self.attend else x), branch
 
     def attention(self, x: Image) -> Image:
-        """Self-attention over the pixels of the normalised image."""
+        """Self-attention over the pixels of a normalised image."""
         b, h, w, c = x.shape
-        tokens = GroupNorm(dtype=self.dtype, name="attention_norm")(x).reshape(b, h * w, c)
+        tokens = x.reshape(b, h * w, c)
         heads = c // self.head_channels if self.head_channels else 1
         layer = SelfAttention(heads, KERNEL, self.dtype, bias_init(c), name="attention")
         return layer(tokens).reshape(b, h, w, c)
@@ -149,13 +152,16 @@ class Maps(nn.Module):
     label_dim: int = 0
     dtype: Any = jnp.float32
     remat: str = "none"  # "blocks": the backward pass computes each block again
+    layout: str = "ddae"  # constants: ddpm_layout.py
 
     def maps(
         self, x: Image, u: Float[Array, " b"], train: bool, labels: Float[Array, "b n"] | None
     ) -> Iterator[tuple[str, Array]]:
         """Name and map, each computed when it is asked for. ValueError for what does not fit."""
         self.check(*x.shape[1:3])
-        time = TimeMLP(self.channels, self.label_dim, self.dtype, name="time")(u, labels)
+        time = TimeMLP(self.channels, self.label_dim, self.dtype, layout_of(self.layout), name="time")(
+            u, labels
+        )
         run, found = partial(self.block, time=time, train=train), []
         for h in self.descend(space_to_depth(x.astype(self.dtype), self.patch), run):
             found.append(h)
@@ -193,7 +199,12 @@ class Maps(nn.Module):
         """To half the size."""
         if self.resample == "block":
             return run(name, h, h.shape[-1], resample="down")[0]
-        return conv(h, h.shape[-1], name, self.dtype, stride=2)
+        if layout_of(self.layout).padding == "both":
+            return conv(h, h.shape[-1], name, self.dtype, stride=2)
+        wide = jnp.pad(
+            h, ((0, 0), (1, 1), (1, 1), (0, 0))
+        )  # all but the first window are those without its padding
+        return conv(wide, h.shape[-1], name, self.dtype, stride=2)[:, 1:, 1:]
 
     def up(self, name: str, h: Image, run: Run) -> Float[Array, "b 2*h 2*w c"]:
         """To twice the size."""
@@ -214,7 +225,8 @@ class Maps(nn.Module):
     ) -> tuple[Array, Array]:
         """One block: its output, and its branch."""
         cls = nn.remat(Block, static_argnums=(3,)) if self.remat == "blocks" else Block
-        layer = cls(features, attend, resample, self.head_channels, self.dropout, self.dtype, name=name)
+        own = (self.head_channels, self.dropout, self.dtype, layout_of(self.layout).epsilon)
+        layer = cls(features, attend, resample, *own, name=name)
         return layer(h, time, train)
 
     def check(self, height: int, width: int) -> None:
@@ -267,7 +279,9 @@ class DDPMUNet(Maps):
 
     def project(self, h: Image) -> Float[Array, "b h2 w2 {self.out_channels}"]:
         """To an image."""
-        h = nn.silu(GroupNorm(LAST_GROUPS, dtype=self.dtype, name="out_norm")(h))
+        own = layout_of(self.layout)
+        norm = GroupNorm(own.last_groups, dtype=self.dtype, epsilon=own.epsilon, name="out_norm")
+        h = nn.silu(norm(h))
         h = conv(h, self.out_channels * self.patch**2, "out_conv", self.dtype)
         return depth_to_space(h.astype(jnp.float32), self.patch)
 

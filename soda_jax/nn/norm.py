@@ -28,14 +28,15 @@ class GroupNorm(nn.Module):
     groups: int = 32
     affine: bool = True
     dtype: Any = jnp.float32
+    epsilon: float = EPSILON
 
     @nn.compact
     def __call__(self, x: Image) -> Image:
         if not self.affine:
-            return group_norm(x, self.groups).astype(self.dtype)
+            return group_norm(x, self.groups, epsilon=self.epsilon).astype(self.dtype)
         scale = self.param("scale", nn.initializers.ones, (x.shape[-1],), jnp.float32)
         shift = self.param("bias", nn.initializers.zeros, (x.shape[-1],), jnp.float32)
-        return group_norm(x, self.groups, scale[None], shift[None]).astype(self.dtype)
+        return group_norm(x, self.groups, scale[None], shift[None], self.epsilon).astype(self.dtype)
 
 
 def group_norm(
@@ -43,11 +44,12 @@ def group_norm(
     groups: int,
     scale: Float[Array, "#b c"] | None = None,
     shift: Float[Array, "#b c"] | None = None,
+    epsilon: float = EPSILON,
 ) -> Image:
     """(1) in float32, as one multiply and one add a pixel: all the rest happens on [b, c] arrays."""
     x = x.astype(jnp.float32)
     mean, var = moments(x, math.gcd(groups, x.shape[-1]))
-    gain = lax.rsqrt(var + EPSILON)
+    gain = lax.rsqrt(var + epsilon)
     if scale is not None:
         gain = gain * scale
     offset = -mean * gain
