@@ -44,13 +44,13 @@ def plain(text):
 @pytest.mark.parametrize("method", ENTRIES)
 def test_every_entry_is_a_method_on_both_data_sets(tmp_path, method, data):
     config, teacher = config_of(trial(tmp_path, method, data))
-    assert config.method == method and config.data.name == data
+    assert config.method == method.partition("_")[0] and config.data.name == data
     spec = build.batch_spec(config)
     build.views(config)
     made = methods.method(config, spec)
     abstract = jax.eval_shape(lambda key: made.init(key, spec), jax.random.key(0))
     assert "params" in abstract
-    assert teacher == (str(tmp_path / f"{data}_ddae_0") if method == "repfusion" else "")
+    assert teacher == (str(tmp_path / f"{data}_ddae_0") if "repfusion" in method else "")
 
 
 @pytest.mark.parametrize("data", SODA)

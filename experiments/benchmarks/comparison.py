@@ -1,8 +1,11 @@
-"""The one table: every method on the same data, in the same time, before the same probe.
+r"""The one table: every method on the same data, in the same time, before the same probe.
 
     python -m experiments.benchmarks.comparison --data=fashion_mnist --out=DIR
     python -m experiments.benchmarks.comparison --data=views3d --seeds=0 --out=DIR
+    python -m experiments.benchmarks.comparison --only=ddae,repfusion,repfusion_uniform,repfusion_fixed --seeds=0,1,2 \
+        --out=DIR
 
+The last holds RepFusion's choices of the time against each other and against the same student from scratch.
 Trains, probes and fine-tunes with the public mains, one run after the other, each in DIR/<data>_<method>_<seed>. What
 is done already is found, so that it can be stopped and started; another --minutes needs another --out. Prints the table
 of all that is there: means over seeds and, where there are several, how far the outermost lie from them.
@@ -10,7 +13,7 @@ of all that is there: means over seeds and, where there are several, how far the
 The time of a method is counted in images, as many as the IMAGES of its entry say, so that other work beside does not
 change the table. A RepFusion student has a teacher, the DDAE of the table, whose time comes on top. DDAE's layer and
 noise level are chosen by `probe --grid` on held-out training images. The rows "untrained" and "pixels" are of the
-probe of SODA, and of fine-tuning its encoder from scratch.
+probe of SODA (or of RepFusion, where it is left out), and of fine-tuning its encoder from scratch.
 """
 
 import argparse
@@ -56,6 +59,13 @@ def two_views(method: str, fashion_mnist: int, views3d: int, **scenes: Any) -> E
     )
 
 
+def student(time: str) -> Entry:
+    """Of the DDAE with the same seed, asked for such times."""
+    images = {"fashion_mnist": 14_400, "views3d": 14_400}
+    config, changes = "repfusion_fashion_mnist.py:{teacher}", {"repfusion.time": time}
+    return Entry(config=config, images=images, changes=changes, scenes={**SMALL, **CLASSES})
+
+
 ENTRIES = {
     "soda": Entry(config="", images={"fashion_mnist": 11_600, "views3d": 11_600}, changes={}, scenes={}),
     "ddae": Entry(
@@ -64,12 +74,9 @@ ENTRIES = {
         changes={},
         scenes=SMALL,
     ),
-    "repfusion": Entry(
-        config="repfusion_fashion_mnist.py:{teacher}",
-        images={"fashion_mnist": 14_400, "views3d": 14_400},
-        changes={},
-        scenes={**SMALL, **CLASSES},
-    ),
+    "repfusion": student("rl"),
+    "repfusion_uniform": student("uniform"),
+    "repfusion_fixed": student("fixed"),
     "simclr": two_views("simclr", 13_400, 10_000),
     "byol": two_views("byol", 11_800, 10_000),
     "vicreg": two_views("vicreg", 14_800, 10_000),
@@ -81,6 +88,10 @@ ENTRIES = {
     ),
     "supervised": two_views("supervised", 28_000, 15_000, **CLASSES),
 }
+
+
+USUAL = [name for name in ENTRIES if name not in ("repfusion_uniform", "repfusion_fixed")]
+FROM_SCRATCH = ("soda", "repfusion")  # whose networks are also fine-tuned from fresh parameters
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -116,9 +127,9 @@ class Trial:
 
     @property
     def tunings(self) -> dict[str, tuple[str, ...]]:
-        """Flags of the fine-tunings, by the names of their folders. SODA's networks start from scratch as well."""
+        """Flags of the fine-tunings, by the names of their folders."""
         found = {f"fraction_{part}": (f"--fraction={part}",) for part in PARTS}
-        if self.method == "soda":
+        if self.method in FROM_SCRATCH:
             scratch = {f"{name}_scratch": (*flags, "--start=scratch") for name, flags in found.items()}
             found |= scratch
         return found
@@ -199,12 +210,12 @@ def table(done: Sequence[Trial]) -> Iterator[str]:
     yield "|---" * (6 + len(labels)) + "|"
     for method, found in there.items():
         images = next(trial.images for trial in done if trial.method == method)
-        kinds = ("z",) if method in ("ddae", "repfusion") else ("z", "pooled")
+        kinds = ("z",) if method == "ddae" or "repfusion" in method else ("z", "pooled")
         head = f"{method} | {images:,} | {cell([f['minutes'] for f in found])}"
         yield row(head, labels, found, kinds, "")
-    if "soda" in there:
-        yield row("untrained, from scratch | |", labels, there["soda"], ("untrained",), "_scratch")
-        yield row("pixels | |", labels, there["soda"], ("pixels",), None)
+    if fresh := next((there[method] for method in FROM_SCRATCH if method in there), None):
+        yield row("untrained, from scratch | |", labels, fresh, ("untrained",), "_scratch")
+        yield row("pixels | |", labels, fresh, ("pixels",), None)
 
 
 def row(head: str, labels: Sequence[str], found: Found, kinds: Sequence[str], start: str | None) -> str:
@@ -247,9 +258,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="folder of the runs")
     parser.add_argument("--minutes", type=minutes, default=10.0, help="CPU minutes of training (default: 10)")
     parser.add_argument("--seeds", type=seeds, default=[0, 1], help="default: 0,1")
-    parser.add_argument(
-        "--only", type=some_of(ENTRIES), default=list(ENTRIES), help=f"of {', '.join(ENTRIES)}"
-    )
+    parser.add_argument("--only", type=some_of(ENTRIES), default=USUAL, help=f"of {', '.join(ENTRIES)}")
     return parser
 
 
