@@ -10,6 +10,8 @@ import optax
 from jax.sharding import AbstractMesh, Mesh
 from ml_collections import ConfigDict
 
+from data.dense import with_truth
+from data.dense_views import DenseViews
 from data.sources import DataSet, open_data_set
 from data.subset import labelled_subset
 from data.views import Views
@@ -29,12 +31,14 @@ INIT = 2**32 - 1  # stream of the initial parameters: no step has this number
 
 
 def optimizer(config: ConfigDict) -> optax.GradientTransformation:
-    """As the config wants it."""
-    if config.method != "finetune":
+    """As the config wants it; what is frozen does not even decay."""
+    if config.method not in methods.TUNED:
         return make_optimizer(optimizer_config(config))
     spec = batch_spec(config)
     layers = methods.method(config, spec).layers(spec)
-    return make_optimizer(optimizer_config(config), layer_decay(config.finetune.layer_decay, layers))
+    rates = layer_decay(config.finetune.layer_decay, layers)
+    frozen = config.method == "dense" and config.dense.frozen
+    return make_optimizer(optimizer_config(config), {**rates, **({"encoder": 0.0} if frozen else {})})
 
 
 def optimizer_config(config: ConfigDict) -> OptimizerConfig:
@@ -114,8 +118,19 @@ def batch_spec(config: ConfigDict) -> BatchSpec:
     if config.method in LABELLED:  # and they at no targets
         labels = jax.ShapeDtypeStruct((batch, len(config.supervised.classes)), jnp.int32)
         return {"source": images(c.source_size), "index": index, "labels": labels}
+    if config.method == "dense":
+        return {"source": images(c.source_size), "index": index, **truth_spec(config)}
     pictures = {"source": images(c.source_size, *sources), "target": images(c.image_size)}
     return {**pictures, "index": index, **(camera_spec(batch, *sources) if networks.rays(config) else {})}
+
+
+def truth_spec(config: ConfigDict) -> BatchSpec:
+    """Of what a dense task is trained on."""
+    batch, side, c = config.train.batch, config.data.source_size, config.dense
+    if c.task == "segmentation":
+        return {"mask": jax.ShapeDtypeStruct((batch, side, side), jnp.uint8)}
+    points = jax.ShapeDtypeStruct((batch, c.points, 2), jnp.float32)
+    return {"points": points, "seen": jax.ShapeDtypeStruct((batch, c.points), jnp.int32)}
 
 
 def camera_spec(batch: int, *sources: int) -> BatchSpec:
@@ -127,18 +142,19 @@ def camera_spec(batch: int, *sources: int) -> BatchSpec:
 def views(config: ConfigDict) -> Views:
     """How source and target are made of an example."""
     c, cameras = config.data, networks.rays(config) is not None
-    return Views(
-        **{name: c[name] for name in Views.__dataclass_fields__ if name not in ("cameras", "labels")},
-        cameras=cameras,
-        labels=config.method in LABELLED,
-    )
+    shared = {name: c[name] for name in Views.__dataclass_fields__ if name not in ("cameras", "labels")}
+    if config.method != "dense":
+        return Views(**shared, cameras=cameras, labels=config.method in LABELLED)
+    own = {name: config.dense[name] for name in ("task", "rotation", "zoom", "mirror", "colour")}
+    return DenseViews(**shared, **own, pairs=config.dense.pairs, upright=config.dense.upright)
 
 
 def dataset(config: ConfigDict) -> DataSet:
-    """The prepared data set; of fine-tuning, as much of it as is to be labelled."""
+    """The prepared data set; of fine-tuning, as much of it as is to be labelled; of dense tasks, with their truth."""
     found, part = whole_dataset(config), config.finetune
-    if config.method != "finetune":
+    if config.method not in methods.TUNED:
         return found
+    found = with_truth(found, config.dense.task) if config.method == "dense" else found
     return labelled_subset(found, fraction=part.fraction, shots=part.shots, seed=config.seed)
 
 

@@ -10,6 +10,8 @@ import jax
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
+from data.dense import info_of
+from data.dense_info import DenseInfo
 from data.pipeline import Batches, check_fit, training_batches
 from data.sources import DataSet
 from data.views import cameras_of
@@ -102,6 +104,7 @@ def prepare(config: ConfigDict, workdir: Path) -> Job:
     check_fit(dataset, build.views(config))
     check_lens(config, dataset)
     check_classes(config, dataset)
+    check_dense(config, dataset)
     program = design(config)
     parts = {field.name: getattr(program, field.name) for field in fields(program)}
     return Job(workdir=workdir, dataset=dataset, lengths=build.lengths(config), **parts)
@@ -127,6 +130,22 @@ def check_classes(config: ConfigDict, dataset: DataSet) -> None:
             f"supervised.classes={tuple(config.supervised.classes)}: data set {dataset.name!r} has "
             f"{dataset.labels or 'no labels'}, so set {known}"
         )
+
+
+def check_dense(config: ConfigDict, dataset: DataSet) -> None:
+    """ValueError where masks or keypoints are other ones than those that a dense task is to find, with what to set."""
+    if config.method != "dense":
+        return
+    flags = flags_of(info_of(dataset))
+    changed = [f"--config.dense.{key}={value}" for key, value in flags.items() if config.dense[key] != value]
+    if changed:
+        raise ValueError(f"data set {dataset.name!r} has other masks or keypoints: set {' '.join(changed)}")
+
+
+def flags_of(info: DenseInfo) -> dict[str, Any]:
+    """The keys of config.dense that say what a data set has."""
+    pairs = tuple(map(tuple, info.pairs))
+    return {"classes": len(info.classes), "points": len(info.points), "pairs": pairs, "upright": info.upright}
 
 
 def make_workdir(workdir: Path) -> None:

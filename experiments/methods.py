@@ -2,8 +2,10 @@
 
 from typing import Any, get_args
 
+from flax import linen as nn
 from ml_collections import ConfigDict
 
+from data.dense import Task
 from experiments import networks
 from soda_jax.diffusion.samplers import path
 from soda_jax.diffusion.schedules import Name as ScheduleName
@@ -12,6 +14,7 @@ from soda_jax.methods.autoencoder import Autoencoder
 from soda_jax.methods.base import BatchSpec, LatentMethod, Method
 from soda_jax.methods.consistency import Consistency
 from soda_jax.methods.ddae import DDAE
+from soda_jax.methods.dense import Dense, Landmarks, Segmentation
 from soda_jax.methods.distances import Kind as DistanceKind
 from soda_jax.methods.edm_augment import LABELS, Augment
 from soda_jax.methods.joint_prior import JointPrior
@@ -28,6 +31,8 @@ from soda_jax.methods.soda import SODA, keep_all_but
 from soda_jax.methods.supervised import Supervised
 from soda_jax.methods.time_choice import Policy, TimeChoice, Uniform
 from soda_jax.nn.checks import check_choice
+from soda_jax.nn.dense_heads import HeatMapHead, SegmentationHead
+from soda_jax.nn.heat_maps import Decoding
 from soda_jax.nn.latent_mlp import LatentMLP
 from soda_jax.nn.noisy_wide_resnet import NoisyWideResNet
 
@@ -158,21 +163,48 @@ def supervised(config: ConfigDict, spec: BatchSpec) -> Supervised:
 def finetune(config: ConfigDict, spec: BatchSpec) -> Supervised:
     """The encoder of another run's method, or its net up to a tap, and heads. ValueError where there is none."""
     c = config.finetune
-    check_choice("finetune.start", c.start, ["trained", "scratch"])
     check_choice("finetune.feature", c.feature, ["pooled", "z"])
+    encoder, classes = encoder_of_origin(config, spec), tuple(config.supervised.classes)
+    feature = "z" if c.method == "ddae" else c.feature
+    return Supervised(encoder=encoder, feature=feature, classes=classes)
+
+
+def encoder_of_origin(config: ConfigDict, spec: BatchSpec) -> nn.Module:
+    """That of the run which training begins with. ValueError where it has none of its own that sees images alone."""
+    c = config.finetune
+    check_choice("finetune.start", c.start, ["trained", "scratch"])
+    check_choice("finetune.method", c.method, ["soda", "regressor", "autoencoder", *METHODS])
+    if c.method in TUNED:
+        raise ValueError(f"finetune.method={c.method!r}: begin with the run that this one began with itself")
     origin_config = config.copy_and_resolve_references().unlock()
     origin_config.method = c.method
-    check_choice("finetune.method", c.method, ["soda", "regressor", "autoencoder", *METHODS])
     origin = METHODS.get(c.method, soda)(origin_config, {**spec, "target": spec["source"]})
-    classes = tuple(config.supervised.classes)
     if isinstance(origin, DDAE):
-        return Supervised(encoder=origin.tapped(), classes=classes)
+        return origin.tapped()
     if not isinstance(origin, Reading) or origin.source_rays:
         raise ValueError(
             f"finetune.method={c.method!r}: its encoder is that of another run, or sees rays beside its images; "
             "fine-tune a run whose encoder sees images alone"
         )
-    return Supervised(encoder=origin.encoder, feature=c.feature, classes=classes)
+    return origin.encoder
+
+
+def dense(config: ConfigDict, spec: BatchSpec) -> Dense:
+    """The encoder of another run's method, or its net up to a tap, with a head that answers for pixels or points."""
+    c = config.dense
+    check_choice("dense.task", c.task, get_args(Task))
+    check_choice("dense.decoding", c.decoding, get_args(Decoding))
+    size = config.data.source_size
+    if c.stride < 1 or c.stride & (c.stride - 1) or size % c.stride:
+        raise ValueError(f"dense.stride={c.stride} must be a power of 2 that divides data.source_size={size}")
+    own = {"width": c.width, "stride": c.stride, "dtype": networks.compute_dtype(config)}
+    shared = {"encoder": encoder_of_origin(config, spec), "frozen": c.frozen}
+    if c.task == "segmentation":
+        head = SegmentationHead(classes=c.classes, **own)
+        return Segmentation(head=head, auxiliary=float(c.auxiliary), **shared)
+    return Landmarks(
+        head=HeatMapHead(points=c.points, **own), sigma=float(c.sigma), decoding=c.decoding, **shared
+    )
 
 
 def noisy_classifier(config: ConfigDict, spec: BatchSpec) -> NoisyClassifier:
@@ -232,4 +264,5 @@ def check_never(config: ConfigDict, hook: str, reason: str) -> None:
 # config.method -> what makes it of (config, spec); those that are not here are made by `soda`
 METHODS = {"ddae": ddae, "repfusion": repfusion, "latent_prior": latent_prior, "supervised": supervised}
 METHODS |= dict.fromkeys(("simclr", "byol", "vicreg"), siamese)
-METHODS |= {"finetune": finetune, "noisy_classifier": noisy_classifier}
+METHODS |= {"finetune": finetune, "dense": dense, "noisy_classifier": noisy_classifier}
+TUNED = ("finetune", "dense")  # those that begin with another run's encoder

@@ -38,6 +38,7 @@ def taken_for(job: Job, first: int, say: Say, note: Note) -> Tree | None:
         "latent_prior": lambda: frozen_encoder(job, say, note),
         "repfusion": lambda: frozen_teacher(job, say),
         "finetune": lambda: trained_encoder(job, say),
+        "dense": lambda: trained_encoder(job, say),
         "noisy_classifier": lambda: read_net(job, say),
         "ddae": lambda: initial_net(job, say),
     }.get(job.config.method)

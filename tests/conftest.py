@@ -76,6 +76,7 @@ SLOW = {
     "compile_tpu",
     "convert",
     "crash",
+    "dense",
     "devices",
     "edit_modes",
     "fashion_head",

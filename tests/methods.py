@@ -32,6 +32,8 @@ OTHERS = {
     "ddae_dit": tiny.ddae(
         denoiser=tiny.dit(label_dim=LABELS), tap="block_1", augment=Augment(probability=0.5)
     ),
+    "segmentation": tiny.dense("segmentation"),
+    "landmarks": tiny.dense("landmarks"),
 }
 # ... and this one exchanges a number of every row between devices, which those above do not: the loss, to remember.
 OTHERS |= {"soda_resampled": tiny.soda(noise_levels=NoiseLevels(kind="resampled", bins=4))}

@@ -31,6 +31,7 @@ CONFIGS += [
     "ddae_cifar10_dit",
     "soda_cifar10_dit",
     "ddae_diffusers",
+    "dense",
 ]
 RENEW = "If that is on purpose: UPDATE_GOLDEN=1 python -m pytest tests/test_configs.py, and read the diff."
 

@@ -13,6 +13,7 @@ from soda_jax.diffusion.frameworks import DDPM, EDM
 from soda_jax.diffusion.schedules import Schedule
 from soda_jax.methods.base import moving
 from soda_jax.methods.ddae import DDAE
+from soda_jax.methods.dense import Dense, Landmarks, Segmentation
 from soda_jax.methods.joint_prior import JointPrior
 from soda_jax.methods.latent_prior import LatentPrior
 from soda_jax.methods.repfusion import RepFusion
@@ -23,6 +24,7 @@ from soda_jax.methods.time_choice import Policy, Uniform
 from soda_jax.nn.attention import CrossAttention
 from soda_jax.nn.conv import FAN_IN
 from soda_jax.nn.ddpm_unet import MIDDLE, DDPMUNet
+from soda_jax.nn.dense_heads import HeatMapHead, SegmentationHead
 from soda_jax.nn.dit import DiT
 from soda_jax.nn.latent_mlp import LatentMLP
 from soda_jax.nn.rays import Rays
@@ -48,6 +50,10 @@ class Encoder(nn.Module):
     latent_dim: int = 6
     batch_norm: bool = False
     last_map: str = ""  # the name under which it gives the map that it pools
+
+    @property
+    def pyramid(self):
+        return (self.last_map,)
 
     @nn.compact
     def __call__(self, images, train):
@@ -132,6 +138,14 @@ def supervised(encoder=None) -> Supervised:
     return Supervised(encoder=encoder or Encoder(batch_norm=True), classes=(2, 3))
 
 
+def dense(task, **changes) -> Dense:
+    """A head on the tiny encoder's map: 3 classes, or 2 points in maps of 4 x 4."""
+    encoder, size = Encoder(batch_norm=True, last_map="map"), {"width": 8, "stride": 2}
+    if task == "segmentation":
+        return Segmentation(**{"encoder": encoder, "head": SegmentationHead(classes=3, **size), **changes})
+    return Landmarks(**{"encoder": encoder, "head": HeatMapHead(points=2, **size), "sigma": 1.0, **changes})
+
+
 def regressor(kind, **changes):
     """A regressor or an autoencoder."""
     return kind(**{"encoder": Encoder(), "denoiser": Denoiser(), "schedule": Schedule(), **changes})
@@ -181,12 +195,27 @@ def batch(size=16, channels=1, seed=0):
     """Two views of blobs: the target is the source moved by one pixel; and cameras, for those who look at them."""
     rng = np.random.default_rng(seed)
     images = rng.integers(0, 256, (size, 2, 2, channels)).repeat(4, axis=1).repeat(4, axis=2)
-    return cameras(size, seed) | {
-        "source": jnp.asarray(images, jnp.uint8),
-        "target": jnp.asarray(np.roll(images, 1, axis=2), jnp.uint8),
-        "index": jnp.arange(size, dtype=jnp.int32),
-        "labels": jnp.arange(size, dtype=jnp.int32)[:, None] % jnp.array([[2, 3]]),
-    }
+    return (
+        cameras(size, seed)
+        | truth(images, seed)
+        | {
+            "source": jnp.asarray(images, jnp.uint8),
+            "target": jnp.asarray(np.roll(images, 1, axis=2), jnp.uint8),
+            "index": jnp.arange(size, dtype=jnp.int32),
+            "labels": jnp.arange(size, dtype=jnp.int32)[:, None] % jnp.array([[2, 3]]),
+        }
+    )
+
+
+def truth(images, seed=0):
+    """For dense tasks: dark, grey and bright pixels, some unknown; the darkest and the brightest blob, if labelled."""
+    rng, grey = np.random.default_rng([seed, 2]), images.mean(-1)
+    mask = np.where(rng.random(grey.shape) < 0.1, 255, np.digitize(grey, [85, 170]))
+    blobs = grey[:, 1::4, 1::4].reshape(len(grey), -1)
+    ends = np.stack([blobs.argmin(1), blobs.argmax(1)], 1)
+    points = np.stack([ends % 2, ends // 2], -1) * 4 + 1.5
+    known = {"mask": mask.astype(np.uint8), "points": points.astype(np.float32)}
+    return jax.tree.map(jnp.asarray, known | {"seen": rng.integers(0, 3, ends.shape).astype(np.int32)})
 
 
 def cameras(size=16, seed=0):

@@ -15,7 +15,7 @@ def get_config() -> ConfigDict:
     config = ConfigDict()
     config.seed = 0  # of parameters, data order, views, noise: 0 .. 2^32 - 1
     # soda | ddae | repfusion | latent_prior; to compare with: regressor (paints the mean image at once), autoencoder,
-    # simclr, byol, vicreg, supervised; on top of a run of these: finetune, noisy_classifier
+    # simclr, byol, vicreg, supervised; on top of a run of these: finetune, dense, noisy_classifier
     config.method = "soda"
     config.compilation_cache = "default"  # default (the user's cache folder) | "" (off) | a folder
     config.data = data()
@@ -36,6 +36,7 @@ def get_config() -> ConfigDict:
     config.supervised = other_methods.supervised()
     config.finetune = other_methods.finetune()
     config.noisy_classifier = other_methods.noisy_classifier()
+    config.dense = other_methods.dense()
     config.repfusion = other_methods.repfusion()
     config.teacher = other_methods.teacher()
     return config.lock()

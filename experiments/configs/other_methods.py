@@ -50,6 +50,32 @@ def noisy_classifier() -> ConfigDict:
     return noisy
 
 
+def dense() -> ConfigDict:
+    """Of method=dense: heads for pixels and points on the encoder of a run, which `finetune` names.
+
+    finetune.start, fraction and layer_decay hold here as well.
+    """
+    dense = ConfigDict()
+    dense.task = "segmentation"  # segmentation (of masks) | landmarks (heat maps of keypoints)
+    dense.frozen = False  # True: the head alone is trained
+    dense.classes = 3  # what the data set has: classes of masks, the background among them ..
+    dense.points = 6  # .. keypoints ..
+    dense.pairs = ((2, 3),)  # .. numbers of those that a mirror image exchanges ..
+    dense.upright = True  # .. and whether they are extremes of the upright image, which must not be turned
+    dense.width = 64  # channels of the head
+    dense.stride = (
+        2  # pixels of the image to one of the spatial path and of heat maps (papers: 8 and 4); a power of 2
+    )
+    dense.auxiliary = 1.0  # weight of the losses of early answers (paper of BiSeNet: 1)
+    dense.sigma = 2.0  # of heat maps, in their pixels (paper)
+    dense.decoding = "soft"  # of heat maps: soft (mean around the largest value) | quarter (of a pixel)
+    dense.rotation = 0.0  # degrees at most by which training images are turned (paper, landmarks: 30)
+    dense.zoom = 0.2  # they are scaled by 1 - zoom to 1 + zoom (paper, landmarks: 0.25)
+    dense.mirror = 0.5  # probability that they are mirrored
+    dense.colour = 0.0  # largest change of brightness, contrast and colour; 0: none
+    return dense
+
+
 def repfusion() -> ConfigDict:
     """Of method=repfusion (arXiv 2308.10916): how a student, which is the encoder, learns from a diffusion net."""
     repfusion = ConfigDict()

@@ -8,8 +8,9 @@ The context is the encoder's last map of every source, as tokens side by side, f
 from dataclasses import dataclass
 
 import flax.linen as nn
+import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, Key
 
 from soda_jax.methods.base import encoder_variables, to_float
 from soda_jax.nn.attention import Context
@@ -84,3 +85,16 @@ class Reading:
         """The last map of so many sources of each example, side by side."""
         found = features[self.encoder.last_map]
         return found.reshape(found.shape[0] // sources, -1, found.shape[-1])
+
+
+def layer_names(encoder: nn.Module, shape: tuple[int, ...]) -> list[str]:
+    """The encoder's layers in the order in which they compute, for images of this shape [h, w, c]."""
+    names: list[str] = []
+
+    def look(key: Key[Array, ""]) -> Tree:
+        made = encoder.init(key, jnp.zeros((1, *shape)), train=False)
+        names.extend(made["params"])  # in the order of their making, which a transformation would forget
+        return made
+
+    jax.eval_shape(look, jax.random.key(0))
+    return names

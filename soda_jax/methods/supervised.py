@@ -15,7 +15,7 @@ import numpy as np
 from jaxtyping import Array, Key
 
 from soda_jax.methods.base import BatchSpec, Scalar, encoder_variables, to_float
-from soda_jax.methods.reading import Reading
+from soda_jax.methods.reading import Reading, layer_names
 from soda_jax.methods.siamese import applied, by_collection
 from soda_jax.methods.time_choice import judged
 from soda_jax.types import Batch, Bytes, Features, Image, Keys, Tree
@@ -53,14 +53,7 @@ class Supervised(Reading):
 
     def layers(self, spec: BatchSpec) -> list[str]:
         """The encoder's layers that lead to the feature, as "encoder/<name>", in the order in which they compute."""
-        names: list[str] = []
-
-        def look(key: Key[Array, ""]) -> Tree:
-            made = self.encoder.init(key, jnp.zeros((1, *spec["source"].shape[1:])), train=False)
-            names.extend(made["params"])  # in the order of their making, which a transformation would forget
-            return made
-
-        jax.eval_shape(look, jax.random.key(0))
+        names = layer_names(self.encoder, spec["source"].shape[1:])
         return [f"encoder/{name}" for name in names if self.feature == "z" or name != "head"]
 
     def loss(self, variables: Tree, batch: Batch, keys: Keys, train: bool = True) -> tuple[Scalar, dict]:

@@ -289,7 +289,7 @@ class DDPMUNet(Maps):
 class Tapped(Maps):
     """A diffusion net as an encoder of clean images: z is the mean over the pixels of one map, and no more is computed.
 
-    "pooled" is z again, for those who expect both.
+    "pooled" is z again, for those who expect both, and "map" that map.
 
     scale, told: what it sees of an image, and what it is told of the noise (`diffusion/frameworks.py`).
     """
@@ -297,6 +297,11 @@ class Tapped(Maps):
     tap: str = "middle"
     scale: float = 1.0
     told: float = 0.0
+
+    @property
+    def pyramid(self) -> tuple[str, ...]:
+        """The activations that dense heads look at."""
+        return ("map",)
 
     @nn.compact
     def __call__(self, x: Image, train: bool = False) -> tuple[Float[Array, "b n"], Features]:
@@ -306,5 +311,5 @@ class Tapped(Maps):
             names.append(name)
             if name == self.tap:
                 z = jnp.mean(h.astype(jnp.float32), (1, 2))
-                return z, {"z": z, "pooled": z}
+                return z, {"map": h, "z": z, "pooled": z}
         raise ValueError(f"ddae.tap: expected one of {', '.join(names)}, found {self.tap!r}")

@@ -97,6 +97,11 @@ class ResNet(nn.Module):
         """The activation that is pooled."""
         return f"stage4/block{STAGES[self.depth][-1]}"
 
+    @property
+    def pyramid(self) -> tuple[str, ...]:
+        """The activations that dense heads look at, the largest first: the ends of the last two stages."""
+        return f"stage3/block{STAGES[self.depth][-2]}", self.last_map
+
     @nn.compact
     def __call__(
         self, images: Image, train: bool = False

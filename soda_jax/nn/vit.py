@@ -58,6 +58,11 @@ class ViT(nn.Module):
         """The activation that is pooled, once normalised."""
         return f"block{SIZES[self.variant].depth}"
 
+    @property
+    def pyramid(self) -> tuple[str, ...]:
+        """The activations that dense heads look at: those of two thirds of the way, and the last."""
+        return f"block{SIZES[self.variant].depth * 2 // 3}", self.last_map
+
     @nn.compact
     def __call__(
         self, images: Image, train: bool = False
