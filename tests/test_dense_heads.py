@@ -7,8 +7,11 @@ import pytest
 
 from soda_jax.nn.ddpm_unet import Tapped
 from soda_jax.nn.dense_heads import HeatMapHead, SegmentationHead, as_map, maps_of, resized
+from soda_jax.nn.dit import TappedDiT
+from soda_jax.nn.mobilenet import MobileNetV2
 from soda_jax.nn.resnet import ResNet
 from soda_jax.nn.vit import ViT
+from soda_jax.nn.wide_resnet import WideResNet
 
 
 def drawn(head, images, maps, seed=0):
@@ -123,6 +126,9 @@ ENCODERS = {
         Tapped(channels=8, multipliers=(1, 2), blocks=1, attention=(False, False), tap="middle"),
         [(16, 16)],
     ),
+    "ddae_dit": (TappedDiT(width=16, depth=2, heads=2, patch=4, tap="block_1"), [(8, 16)]),
+    "mobilenetv2": (MobileNetV2(width=0.5, latent_dim=6, stem="small"), [(4, 48), (2, 1280)]),
+    "wide_resnet": (WideResNet(depth=10, widen=2, latent_dim=6), [(16, 64), (8, 128)]),
 }
 
 

@@ -254,6 +254,11 @@ class TappedDiT(Body):
     scale: float = 1.0
     level: float = 0.0
 
+    @property
+    def pyramid(self) -> tuple[str, ...]:
+        """The activations that dense heads look at."""
+        return ("map",)
+
     @nn.compact
     def __call__(self, x: Image, train: bool = False) -> tuple[Float[Array, "b n"], Features]:
         """Of images in [-1, 1]. ValueError for a tap that it has not."""
@@ -262,5 +267,5 @@ class TappedDiT(Body):
             names.append(name)
             if name == self.tap:
                 z = jnp.mean(h.astype(jnp.float32), (1, 2))
-                return z, {"z": z, "pooled": z}
+                return z, {"map": h, "z": z, "pooled": z}
         raise ValueError(f"ddae.tap: expected one of {', '.join(names)}, found {self.tap!r}")

@@ -88,6 +88,11 @@ class MobileNetV2(nn.Module):
         return "last"
 
     @property
+    def pyramid(self) -> tuple[str, ...]:
+        """The activations that dense heads look at: the end of the stage before the last halving, and the last."""
+        return f"stage5/block{STAGES[4].blocks}", self.last_map
+
+    @property
     def layout(self) -> tuple[Stage, ...]:
         """The stages, at width 1."""
         return STAGES

@@ -59,6 +59,11 @@ class WideResNet(nn.Module):
         """The activation that is pooled."""
         return "last"
 
+    @property
+    def pyramid(self) -> tuple[str, ...]:
+        """The activations that dense heads look at: the end of the second stage, and the last."""
+        return f"stage2/block{self.depth // 6}", self.last_map
+
     @nn.compact
     def __call__(
         self, images: Image, train: bool = False
