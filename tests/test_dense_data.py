@@ -176,6 +176,8 @@ def test_evaluation_has_the_truth_of_every_image_and_zeros_where_there_is_none(p
     with evaluation_batches(dataset, "test", **read) as batches:
         (batch,) = list(batches)
     assert batch["index"].tolist() == [0, 1, 2, 3, 4, 5, -1, -1]
+    with evaluation_batches(dataset, "test", batch=8, image_size=32, channels=3) as plain:
+        assert next(plain).keys() == {"image", "labels", "index", "valid"}
     name = "mask" if task == "segmentation" else "points"
     for row in range(6):
         expected = dense.truth(dataset.split("test")[row // 3], row % 3, 32)

@@ -3,6 +3,7 @@
 import json
 from types import SimpleNamespace
 
+import jax
 import numpy as np
 import pytest
 
@@ -12,6 +13,7 @@ from data.sources import open_data_set
 from experiments import build, dense, job, methods
 from experiments.configs import dense as recipe
 from soda_jax.methods.dense import Landmarks, Segmentation
+from soda_jax.training.step import make_step
 from tests import prepared_data
 
 PLAN = views3d.Plan(train=4, test=2, views=2)
@@ -83,6 +85,26 @@ def test_a_config_becomes_a_head_on_the_encoder_of_the_run():
     assert spec["points"].shape == (4, 6, 2) and "mask" not in spec and "target" not in spec
     net = {"finetune.method": "ddae", "ddae.tap": "out_2", "data.image_size": 64}
     assert method_of(config_of(**net)).encoder.tap == "out_2"
+
+
+@pytest.mark.parametrize("task", dense.TASKS)
+@pytest.mark.parametrize("origin", ["byol", "supervised", "repfusion", "ddae", "vit"])
+def test_a_step_on_the_encoder_of_every_kind_of_run_keeps_the_shapes_of_the_state(origin, task):
+    """In shapes; statistics of the head move, those of a frozen encoder would be none of the step's."""
+    own = {"ddae": {"ddae.tap": "out_2", "data.image_size": 64}, "vit": {"model.encoder": "vit_Ti"}}.get(
+        origin, {}
+    )
+    kind = "soda" if origin == "vit" else origin
+    config = config_of(**{"finetune.method": kind, "dense.task": task, "train.batch": 4, **own})
+    method, spec = method_of(config), build.batch_spec(config)
+    state = jax.eval_shape(job.initialiser(config, method, spec))
+    step = make_step(method, build.optimizer(config), build.ema(config), 2, config.seed)
+    after, metrics = jax.eval_shape(step, state, spec)
+    assert jax.tree.map(lambda x: (x.shape, x.dtype), after) == jax.tree.map(
+        lambda x: (x.shape, x.dtype), state
+    )
+    assert metrics.keys() >= {"loss", "accuracy" if task == "segmentation" else "pixels"}
+    assert state.params.keys() == {"encoder", "heads"} and "heads" in state.batch_stats
 
 
 @pytest.mark.parametrize(

@@ -3,7 +3,16 @@
 import numpy as np
 import pytest
 
-from soda_jax.evaluation.intervals import QUANTILE, accuracy_interval, bootstrap, effective_count, wilson
+from soda_jax.evaluation.intervals import (
+    DRAWS,
+    QUANTILE,
+    accuracy_interval,
+    bootstrap,
+    effective_count,
+    middle_95,
+    resampled,
+    wilson,
+)
 
 
 @pytest.mark.parametrize("accuracy", [0.03, 0.5, 0.843])
@@ -101,3 +110,16 @@ def test_the_bootstrap_of_a_ratio_and_its_seed():
     values, groups = np.random.default_rng(0).random(50), np.arange(50)
     assert bootstrap(values, groups) == bootstrap(values, groups)
     assert bootstrap(values, groups, seed=1) != bootstrap(values, groups)
+
+
+def test_resampled_sums_are_those_of_scenes_drawn_with_replacement():
+    """As many scenes each time, so that a count stays; totals on the mean; the interval of a ratio is bootstrap's."""
+    rng = np.random.default_rng(3)
+    values, groups = rng.random(60), np.repeat(np.arange(20), 3)
+    sums = np.stack([values.reshape(20, 3).sum(1), np.full(20, 3.0)])
+    drawn = resampled(sums)
+    assert drawn.shape == (2, DRAWS)
+    np.testing.assert_array_equal(drawn[1], 60.0)
+    assert drawn[0].mean() == pytest.approx(values.sum(), rel=0.01) and drawn[0].std() > 0.5
+    assert bootstrap(values, groups)[1] == pytest.approx(middle_95(drawn[0] / drawn[1]))
+    np.testing.assert_allclose(resampled(sums[:, :1]), np.repeat(sums[:, :1], DRAWS, 1))
