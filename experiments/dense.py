@@ -33,21 +33,18 @@ import numpy as np
 
 from data.dense import TASKS, info_of, truth, with_truth
 from data.sources import DataSet
-from experiments import build, runs, xla_flags
+from experiments import build, runs, tuning
 from experiments.configs import dense as dense_config
 from experiments.finetune import name_of
 from experiments.job import flags_of
 from experiments.probing import plain_stream, print_once, shown, write_json
-from experiments.quickstart import Stage, Stopped, run_all, trained
-from experiments.runs import Run, open_run
+from experiments.runs import Run
 from soda_jax.evaluation import landmarks, segmentation
 from soda_jax.evaluation.features import Rows
 from soda_jax.methods.dense import Dense
 from soda_jax.parallel import processes
 from soda_jax.report.figures import save_grid
 from soda_jax.report.overlays import dotted, painted
-from soda_jax.training.checkpoints import CheckpointError
-from soda_jax.training.signals import sigterm_raises, status_of
 from soda_jax.types import Batch, Tree
 
 CONFIG = dense_config.__file__
@@ -58,39 +55,15 @@ UNITS |= {"failure": 100, "auc": 100}  # shown in %
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Returns the exit status: 0, or that of the training where it failed."""
-    parser = _parser()
-    arguments, more = parser.parse_known_args(argv)
-    strange = [text for text in more if not text.startswith("--config.")]
-    if strange:
-        parser.error(f"unexpected arguments: {' '.join(strange)}")
-    xla_flags.set_up()
-    try:
-        with sigterm_raises():
-            dense(arguments, more)
-    except Stopped as stop:
-        print(f"experiments.dense: {stop}", file=sys.stderr)
-        return stop.status
-    except (ValueError, OSError, CheckpointError) as error:
-        print(f"experiments.dense: {error}", file=sys.stderr)
-        return 1
-    except KeyboardInterrupt as stop:
-        print("experiments.dense: stopped; the same command goes on from there", file=sys.stderr)
-        return status_of(stop)
-    return 0
+    return tuning.run_main(_parser(), dense, argv)
 
 
 def dense(arguments: argparse.Namespace, more: Sequence[str]) -> dict[str, Any]:
     """Trains, measures, writes and prints. Raises what opening a run or a data set raises, and Stopped."""
-    run = open_run(arguments.workdir, arguments.step)
-    if run.step is None:
-        raise ValueError(f"{run.checkpoints} has no checkpoint yet: train first, or give another --workdir")
+    run = tuning.open_trained(arguments.workdir, arguments.step)
     folder = run.workdir / "dense" / arguments.task / str(run.step) / (arguments.name or folder_of(arguments))
-    place = f"--config={CONFIG}:{run.workdir}@{run.step}"
-    command = ("experiments.train", place, f"--workdir={folder}", *changes(run, arguments), *more)
-    run_all([Stage(name="train", command=command)])
-    tuned = open_run(folder)
-    if not trained(folder, build.lengths(tuned.config).steps):
-        raise Stopped("training ended before it was done; the same command goes on from there", 1)
+    flags = [*changes(run, arguments), *more]
+    tuned = tuning.train(f"{CONFIG}:{run.workdir}@{run.step}", folder, flags)
     found, columns = results(tuned), picture(tuned)
     for where in (folder, folder.parent):
         write_json(where / "results.json", found)
@@ -116,7 +89,7 @@ def changes(run: Run, arguments: argparse.Namespace) -> list[str]:
         "dense.frozen": arguments.frozen or None,
     }
     given |= {f"dense.{key}": value for key, value in flags_of(info).items()}
-    return [f"--config.{key}={value}" for key, value in given.items() if value is not None]
+    return tuning.as_flags(given)
 
 
 def folder_of(arguments: argparse.Namespace) -> str:

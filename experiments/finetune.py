@@ -24,57 +24,28 @@ from typing import Any
 
 import numpy as np
 
-from experiments import build, runs, xla_flags
+from experiments import build, runs, tuning
 from experiments.configs import finetune as finetune_config
 from experiments.probing import SPLITS, plain_stream, print_once, shown, write_json
-from experiments.quickstart import Stage, Stopped, run_all, trained
-from experiments.runs import Run, open_run
+from experiments.runs import Run
 from soda_jax.evaluation.features import Extractor
 from soda_jax.evaluation.intervals import accuracy_interval
-from soda_jax.training.checkpoints import CheckpointError
-from soda_jax.training.signals import sigterm_raises, status_of
 
 CONFIG = finetune_config.__file__
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Returns the exit status: 0, or that of the training where it failed."""
-    parser = _parser()
-    arguments, more = parser.parse_known_args(argv)
-    strange = [text for text in more if not text.startswith("--config.")]
-    if strange:
-        parser.error(f"unexpected arguments: {' '.join(strange)}")
-    xla_flags.set_up()
-    try:
-        with sigterm_raises():
-            finetune(arguments, more)
-    except Stopped as stop:
-        print(f"experiments.finetune: {stop}", file=sys.stderr)
-        return stop.status
-    except (ValueError, OSError, CheckpointError) as error:
-        print(f"experiments.finetune: {error}", file=sys.stderr)
-        return 1
-    except KeyboardInterrupt as stop:
-        print("experiments.finetune: stopped; the same command goes on from there", file=sys.stderr)
-        return status_of(stop)
-    return 0
+    return tuning.run_main(_parser(), finetune, argv)
 
 
 def finetune(arguments: argparse.Namespace, more: Sequence[str]) -> dict[str, Any]:
     """Trains, measures, writes and prints. Raises what opening a run raises, and Stopped."""
-    run = open_run(arguments.workdir, arguments.step)
-    if run.step is None:
-        raise ValueError(f"{run.checkpoints} has no checkpoint yet: train first, or give another --workdir")
+    run = tuning.open_trained(arguments.workdir, arguments.step)
     folder = run.workdir / "finetune" / str(run.step) / (arguments.name or name_of(arguments))
     given = {"finetune.fraction": arguments.fraction, "finetune.shots": arguments.shots}
     given |= {"finetune.start": arguments.start, "train.images": arguments.images}
-    changes = [f"--config.{key}={value}" for key, value in given.items() if value is not None]
-    place = f"--config={CONFIG}:{run.workdir}@{run.step}"
-    command = ("experiments.train", place, f"--workdir={folder}", *changes, *more)
-    run_all([Stage(name="train", command=command)])
-    tuned = open_run(folder)
-    if not trained(folder, build.lengths(tuned.config).steps):
-        raise Stopped("training ended before it was done; the same command goes on from there", 1)
+    tuned = tuning.train(f"{CONFIG}:{run.workdir}@{run.step}", folder, [*tuning.as_flags(given), *more])
     found = results(tuned)
     for path in (folder, folder.parent):
         write_json(path / "results.json", found)

@@ -30,19 +30,16 @@ from typing import Any
 import jax.numpy as jnp
 import numpy as np
 
-from experiments import build, runs, xla_flags
+from experiments import build, runs, tuning
 from experiments.configs import noisy_classifier as recipe
 from experiments.probing import plain_stream, print_once, shown, write_json
-from experiments.quickstart import Stage, Stopped, run_all, trained
-from experiments.runs import Run, open_run
+from experiments.runs import Run
 from soda_jax.evaluation.features import Extractor, Table
 from soda_jax.evaluation.intervals import accuracy_interval
 from soda_jax.parallel import processes
 from soda_jax.report import exhibit
 from soda_jax.report.exhibit import Curves, Exhibit
 from soda_jax.report.exhibit import Table as Cells
-from soda_jax.training.checkpoints import CheckpointError
-from soda_jax.training.signals import sigterm_raises, status_of
 
 COUNT = 20  # of levels that answers are asked for
 NAMES = {"ddae": "a head on the DDAE", "wrn": "a wide ResNet from scratch"}
@@ -51,44 +48,20 @@ Found = dict[str, Any]
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Returns the exit status: 0, or that of the training where it failed."""
-    parser = _parser()
-    arguments, more = parser.parse_known_args(argv)
-    strange = [text for text in more if not text.startswith("--config.")]
-    if strange:
-        parser.error(f"unexpected arguments: {' '.join(strange)}")
-    xla_flags.set_up()
-    try:
-        with sigterm_raises():
-            classify(arguments, more)
-    except Stopped as stop:
-        print(f"experiments.noisy_classifier: {stop}", file=sys.stderr)
-        return stop.status
-    except (ValueError, OSError, CheckpointError) as error:
-        print(f"experiments.noisy_classifier: {error}", file=sys.stderr)
-        return 1
-    except KeyboardInterrupt as stop:
-        print("experiments.noisy_classifier: stopped; the same command goes on from there", file=sys.stderr)
-        return status_of(stop)
-    return 0
+    return tuning.run_main(_parser(), classify, argv)
 
 
 def classify(arguments: argparse.Namespace, more: Sequence[str]) -> Found:
     """Trains, asks, writes and prints. Raises what opening a run raises, and Stopped."""
-    run, backbone = open_run(arguments.workdir, arguments.step), arguments.backbone
-    if run.step is None:
-        raise ValueError(f"{run.checkpoints} has no checkpoint yet: train first, or give another --workdir")
+    run, backbone = tuning.open_trained(arguments.workdir, arguments.step), arguments.backbone
     folder = run.workdir / "noisy_classifier" / str(run.step)
     place = f"{run.workdir}@{run.step},{backbone}"
     recipe.get_config(place)  # what is wrong with the run is told here, in a line
     given = {"train.images": arguments.images} | {
         f"noisy_classifier.{name}": getattr(arguments, name) for name in ("depth", "width")
     }
-    changes = [f"--config.{key}={value}" for key, value in given.items() if value is not None]
-    command = ("experiments.train", f"--config={recipe.__file__}:{place}", f"--workdir={folder / backbone}")
-    run_all([Stage(name="train", command=(*command, *changes, *more))])
-    classifier = open_run(folder / backbone)
-    if not trained(folder / backbone, build.lengths(classifier.config).steps):
-        raise Stopped("training ended before it was done; the same command goes on from there", 1)
+    changes = tuning.as_flags(given)
+    classifier = tuning.train(f"{recipe.__file__}:{place}", folder / backbone, [*changes, *more])
     path = folder / "results.json"
     found = json.loads(path.read_text()) if path.is_file() else {}
     found[backbone] = results(classifier, found.get(backbone, {}))
