@@ -98,8 +98,8 @@ def teacher(workdir):
     return workdir
 
 
-# DDPM is trained as the teacher here, and in test_finetune.py and test_probe_grid.py, and on labels in the former.
-@pytest.fixture(scope="module", params=["ddae_edm", "ddae_dit", "byol", "repfusion"])
+# A U-Net is trained as the teacher here, and in test_finetune.py and test_probe_grid.py, and on labels in the former.
+@pytest.fixture(scope="module", params=["ddae_dit", "byol", "repfusion"])
 def trained(request, tmp_path_factory):
     """(name, workdir of an unbroken run, of one that was stopped twice)."""
     name, folder = request.param, tmp_path_factory.mktemp(request.param)
