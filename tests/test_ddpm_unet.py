@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 from soda_jax.nn.conv import upsample
-from soda_jax.nn.ddpm_unet import MIDDLE, DDPMUNet, Tapped, average_pairs, time_sinusoid
+from soda_jax.nn.ddpm_blocks import average_pairs, time_sinusoid
+from soda_jax.nn.ddpm_unet import MIDDLE, DDPMUNet, Tapped
 from soda_jax.nn.diffusers_weights import unet_params
 
 PLUS = {"multipliers": (2, 2, 2), "blocks": 4, "attention": (False, True, False), "resample": "block"}

@@ -9,8 +9,9 @@ import pytest
 
 from experiments import build, convert, diffusers_nets, methods, runs
 from experiments.configs import ddae_diffusers, default
+from soda_jax.nn.ddpm_blocks import time_sinusoid
 from soda_jax.nn.ddpm_layout import LAYOUTS, layout_of
-from soda_jax.nn.ddpm_unet import DDPMUNet, Tapped, time_sinusoid
+from soda_jax.nn.ddpm_unet import DDPMUNet, Tapped
 from soda_jax.nn.diffusers_weights import unet_fields, unet_params
 from soda_jax.nn.norm import group_norm
 from soda_jax.nn.torch_weights import read

@@ -11,7 +11,7 @@ import pytest
 from soda_jax.methods.base import FROZEN, Method, normal_like, stream, to_float
 from soda_jax.methods.ddae import content_keys
 from soda_jax.methods.noisy_classifier import LEVEL, NOISE, NoisyClassifier, moved
-from soda_jax.nn.ddpm_unet import TimeMLP
+from soda_jax.nn.ddpm_blocks import TimeMLP
 from soda_jax.nn.noisy_wide_resnet import WAVES, NoiseMLP, NoisyWideResNet, standardised
 from tests import tiny
 

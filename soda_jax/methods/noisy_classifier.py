@@ -23,7 +23,7 @@ from soda_jax.diffusion.process import corrupt_to
 from soda_jax.methods.base import FROZEN, BatchSpec, Scalar, normal_like, stream, to_float
 from soda_jax.methods.ddae import DDAE, content_keys
 from soda_jax.methods.time_choice import judged
-from soda_jax.nn.ddpm_unet import TimeMLP
+from soda_jax.nn.ddpm_blocks import TimeMLP
 from soda_jax.nn.noisy_wide_resnet import NoisyWideResNet
 from soda_jax.types import Batch, Bytes, Features, Image, Keys, Tree
 

@@ -24,7 +24,7 @@ from soda_jax.methods.distances import Kind, Map, distance, pool
 from soda_jax.methods.reading import Reading
 from soda_jax.methods.siamese import applied
 from soda_jax.methods.time_choice import TimeChoice, shares
-from soda_jax.nn.ddpm_unet import KERNEL, bias_init
+from soda_jax.nn.ddpm_blocks import KERNEL, bias_init
 from soda_jax.types import Batch, Bytes, Features, Image, Keys, Tree
 
 ACTION = 0  # stream of one example's key
