@@ -79,6 +79,7 @@ def keys_of(folder: Folder) -> dict[str, Any]:
     found = {f"model.{name}": value for name, value in fields.items()} | {
         "model.patch": 1,
         "ddae.augment": 0.0,
+        "ddae.self_condition": "",
     }
     sides = {f"data.{name}": side for name in ("image_size", "source_size")} if isinstance(side, int) else {}
     return {**found, **sides, "data.channels": channels, **noise_of(folder.scheduler)}

@@ -77,6 +77,7 @@ def ddae(config: ConfigDict, spec: BatchSpec) -> DDAE:
     c = config.ddae
     augment = Augment(probability=float(c.augment)) if c.augment else None
     more = {"remat": config.model.remat, "label_dim": LABELS if augment else 0}
+    more |= {"self_condition": c.self_condition, "self_gradient": c.self_gradient}
     net = networks.diffusion_net(config.model, config.diffusion, spec["target"].shape[-1], **more)
     where = {"tap": c.tap, "level": c.level, "draws": c.draws}
     return DDAE(denoiser=net, framework=networks.framework(config.diffusion), augment=augment, **where)
@@ -87,7 +88,8 @@ def repfusion(config: ConfigDict, spec: BatchSpec) -> RepFusion:
     c, t = config.repfusion, config.teacher
     check_choice("repfusion.distance", c.distance, get_args(DistanceKind))
     check_choice("repfusion.input", c.input, get_args(TeacherInput))
-    net = networks.diffusion_net(t, t, config.data.channels, dropout=0.0, label_dim=t.label_dim)
+    more = {"dropout": 0.0, "label_dim": t.label_dim, "self_condition": t.self_condition}
+    net = networks.diffusion_net(t, t, config.data.channels, **more)
     teacher = DDAE(denoiser=net, framework=networks.framework(t), tap=t.tap, level=1, draws=0)
     return RepFusion(
         encoder=networks.encoder(config),

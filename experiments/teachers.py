@@ -35,7 +35,8 @@ def teacher_keys(config: ConfigDict) -> dict[str, object]:
     found = {name: config.model[name] for name in MODEL} | {
         name: config.diffusion[name] for name in DIFFUSION
     }
-    return {**found, "image_size": config.data.image_size, "label_dim": LABELS if config.ddae.augment else 0}
+    found |= {"label_dim": LABELS if config.ddae.augment else 0, "self_condition": config.ddae.self_condition}
+    return {**found, "image_size": config.data.image_size}
 
 
 def frozen_teacher(job: Job, say: Say) -> Tree:

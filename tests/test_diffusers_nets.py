@@ -169,6 +169,12 @@ def test_what_the_scheduler_predicts_is_what_is_trained(tmp_path):
     assert (config.diffusion.prediction, config.diffusion.loss_in, config.data.image_size) == ("v", "v", 16)
 
 
+def test_self_conditioning_which_no_file_has_is_refused_by_its_key(tmp_path):
+    keys = diffusers_nets.keys_of(diffusers_nets.Folder.of(str(folders.write_config(tmp_path))))
+    with pytest.raises(ValueError, match=r"set --config\.ddae\.self_condition='', or take"):
+        diffusers_nets.check_config("net", keys, {**keys, "ddae.self_condition": "middle"})
+
+
 def test_folders_that_are_none_are_told(tmp_path, capsys):
     assert convert.main([f"--init={tmp_path}", f"--workdir={tmp_path / 'run'}"]) == 1
     assert "expected a folder of diffusers with a config.json" in capsys.readouterr().err

@@ -67,6 +67,7 @@ METHODS = {
         "diffusion.schedule": "linear",
         "ddae.tap": "block_1",
         "ddae.augment": 0.5,
+        "ddae.self_condition": "block_0",
     },
     "byol": TWO_VIEWS,  # which has all that simclr and vicreg have, and more
     "supervised": {"supervised.classes": (5,)},

@@ -106,6 +106,7 @@ def teacher() -> ConfigDict:
         head_channels=0, resample="conv", patch=1, layout="ddae", dropout=0.0, dtype="bfloat16"
     )  # dtype: ours to choose
     teacher.label_dim = 0  # 9 of a net that was trained with ddae.augment
+    teacher.self_condition = ""  # that of ddae
     teacher.update(framework="ddpm", schedule="linear", steps=1000, prediction="eps")
     return teacher
 
@@ -119,6 +120,12 @@ def ddae() -> ConfigDict:
     ddae.draws = 1  # of noise, whose features are averaged (paper: 1); 0: clean images
     ddae.augment = (
         0.0  # EDM's augmentation, of which the net is told: the probability p (paper: 0.12); 0: none
+    )
+    # the block, named as in `tap`, whose mean over the pixels joins what all later blocks are told of time, inspired by
+    # DDAE++ (arXiv 2505.10999): middle, ...; of a DiT: block_6, ...; "": none
+    ddae.self_condition = ""
+    ddae.self_gradient = (
+        True  # whether the gradient goes through that mean; False: what reads it alone learns
     )
     return ddae
 

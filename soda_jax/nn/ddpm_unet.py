@@ -18,6 +18,7 @@ from soda_jax.nn.conv import depth_to_space, space_to_depth, upsample
 from soda_jax.nn.ddpm_blocks import Block, TimeMLP, conv
 from soda_jax.nn.ddpm_layout import layout_of
 from soda_jax.nn.norm import GroupNorm
+from soda_jax.nn.self_condition import SelfCondition, listening
 from soda_jax.types import Features, Image
 
 Resample = Literal["conv", "block"]
@@ -46,16 +47,23 @@ class Maps(nn.Module):
     dtype: Any = jnp.float32
     remat: str = "none"  # "blocks": the backward pass computes each block again
     layout: str = "ddae"  # constants: ddpm_layout.py
+    self_condition: str = ""  # the map whose mean later blocks are told (self_condition.py); "": none
+    self_gradient: bool = True  # whether the gradient goes through that mean
 
     def maps(
         self, x: Image, u: Float[Array, " b"], train: bool, labels: Float[Array, "b n"] | None
     ) -> Iterator[tuple[str, Array]]:
         """Name and map, each computed when it is asked for. ValueError for what does not fit."""
         self.check(*x.shape[1:3])
-        time = TimeMLP(self.channels, self.label_dim, self.dtype, layout_of(self.layout), name="time")(
-            u, labels
-        )
-        run, found = partial(self.block, time=time, train=train), []
+        time = TimeMLP(self.channels, self.label_dim, self.dtype, layout_of(self.layout), name="time")
+        told = [time(u, labels)]
+        layer = SelfCondition(self.self_gradient, self.dtype, name="self_conditioning")
+        body = self.body(x, partial(self.block, told=told, train=train))
+        yield from listening(body, self.self_condition, told, layer)
+
+    def body(self, x: Image, run: Run) -> Iterator[tuple[str, Array]]:
+        """Down, through the middle, and up."""
+        found = []
         for h in self.descend(space_to_depth(x.astype(self.dtype), self.patch), run):
             found.append(h)
             yield f"in_{len(found)}", h
@@ -113,14 +121,14 @@ class Maps(nn.Module):
         attend: bool = False,
         resample: str = "",
         *,
-        time: Array,
+        told: list[Array],
         train: bool,
     ) -> tuple[Array, Array]:
-        """One block: its output, and its branch."""
+        """One block: its output, and its branch; told: of time, by the last of the list."""
         cls = nn.remat(Block, static_argnums=(3,)) if self.remat == "blocks" else Block
         own = (self.head_channels, self.dropout, self.dtype, layout_of(self.layout).epsilon)
         layer = cls(features, attend, resample, *own, name=name)
-        return layer(h, time, train)
+        return layer(h, told[-1], train)
 
     def check(self, height: int, width: int) -> None:
         """Raise ValueError for what does not fit, before anything is computed."""

@@ -30,6 +30,7 @@ from soda_jax.nn.conv import depth_to_space, space_to_depth
 from soda_jax.nn.embed import sinusoid
 from soda_jax.nn.modulation import GROUPINGS
 from soda_jax.nn.resnet import XAVIER
+from soda_jax.nn.self_condition import SelfCondition, listening
 from soda_jax.nn.vit import Size
 from soda_jax.types import Features, Image
 
@@ -131,6 +132,8 @@ class Body(nn.Module):
     label_dim: int = 0  # of labels of an augmentation, which join (2) by a matrix
     dtype: Any = jnp.float32
     remat: str = "none"  # "blocks": the backward pass computes each block again
+    self_condition: str = ""  # the map whose mean joins c of later blocks (self_condition.py); "": none
+    self_gradient: bool = True  # whether the gradient goes through that mean
 
     @property
     def sections(self) -> int:
@@ -166,6 +169,13 @@ class Body(nn.Module):
     ) -> Iterator[tuple[str, Array]]:
         """Name and map, each computed when it is asked for. ValueError for what does not fit."""
         self.check(*x.shape[1:3], z)
+        told, layer = [c], SelfCondition(self.self_gradient, self.dtype, name="self_conditioning")
+        yield from listening(self.body(x, told, train, z), self.self_condition, told, layer)
+
+    def body(
+        self, x: Image, told: list[Array], train: bool, z: Float[Array, "b s d"] | None
+    ) -> Iterator[tuple[str, Array]]:
+        """(1), and the blocks, each of which is told the last c of the list."""
         grid = space_to_depth(x.astype(self.dtype), self.patch)
         b, h, w, n = grid.shape
         embed = nn.Dense(self.width, dtype=self.dtype, kernel_init=XAVIER, name="embed")
@@ -175,7 +185,7 @@ class Body(nn.Module):
         for k in range(self.depth):
             block = cls(self.heads, self.dropout, self.dtype, name=f"block_{k + 1}")
             own = None if z is None else z[:, k * self.sections // self.depth]  # (6)
-            tokens = block(tokens, c, own, train)
+            tokens = block(tokens, told[-1], own, train)
             yield f"block_{k + 1}", tokens.reshape(b, h, w, -1)
 
     def check(self, height: int, width: int, z: Float[Array, "b s d"] | None) -> None:
