@@ -8,7 +8,7 @@ from flax import linen as nn
 from ml_collections import ConfigDict
 
 from soda_jax.diffusion.frameworks import DDPM, EDM, Framework
-from soda_jax.diffusion.samplers import Sampler
+from soda_jax.diffusion.sampler_steps import Sampler
 from soda_jax.diffusion.schedules import Schedule
 from soda_jax.methods.soda import Guidance
 from soda_jax.nn.checks import check_choice

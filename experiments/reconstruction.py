@@ -34,7 +34,7 @@ from experiments.reconstruction_job import SHOWN, Arrays, Job, batches, first_im
 from experiments.reconstruction_report import show
 from experiments.runs import Run, fingerprint
 from soda_jax.diffusion.inversion import ITERATIONS
-from soda_jax.diffusion.samplers import Sampler
+from soda_jax.diffusion.sampler_steps import Sampler
 from soda_jax.editing.inversion import noise_of
 from soda_jax.evaluation import image_quality
 from soda_jax.evaluation.intervals import bootstrap

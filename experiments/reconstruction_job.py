@@ -14,7 +14,8 @@ from experiments import build, networks
 from experiments.pictures import split_of, stacked
 from experiments.runs import Run, decisive, digest
 from soda_jax.diffusion.inversion import ITERATIONS, exact, inner_times
-from soda_jax.diffusion.samplers import Sampler, times
+from soda_jax.diffusion.sampler_steps import Sampler
+from soda_jax.diffusion.samplers import times
 from soda_jax.evaluation import image_quality
 from soda_jax.methods.soda import SODA
 

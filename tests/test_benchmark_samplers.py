@@ -5,7 +5,7 @@ import re
 import pytest
 
 from experiments.benchmarks import samplers
-from soda_jax.diffusion.samplers import Sampler
+from soda_jax.diffusion.sampler_steps import Sampler
 from soda_jax.diffusion.schedules import Schedule
 from tests import small_run
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from soda_jax.diffusion.process import corrupt_to
-from soda_jax.diffusion.samplers import Sampler
+from soda_jax.diffusion.sampler_steps import Sampler
 from soda_jax.methods.base import Method, normal_like, stream, to_float
 from soda_jax.methods.ddae import LEVEL, NOISE, content_keys
 from soda_jax.training.flops import forward_flops

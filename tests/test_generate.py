@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from soda_jax.diffusion.process import convert
-from soda_jax.diffusion.samplers import Sampler
+from soda_jax.diffusion.sampler_steps import Sampler
 from soda_jax.methods.masking import Guidance, drop, keep_all_but
 from soda_jax.nn.rays import Rays
 from tests import tiny

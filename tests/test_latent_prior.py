@@ -6,7 +6,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from soda_jax.diffusion.samplers import Sampler
+from soda_jax.diffusion.sampler_steps import Sampler
 from soda_jax.diffusion.schedules import Schedule
 from soda_jax.methods.base import FROZEN, moving
 from soda_jax.parallel.mesh import make_mesh

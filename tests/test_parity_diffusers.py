@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 
 from soda_jax.diffusion.process import corrupt
-from soda_jax.diffusion.samplers import Sampler, sample, times, update
+from soda_jax.diffusion.sampler_steps import Sampler, update
+from soda_jax.diffusion.samplers import sample, times
 from soda_jax.diffusion.schedules import Schedule, betas
 
 torch = pytest.importorskip("torch", reason="parity with diffusers needs PyTorch: pip install -e .[parity]")

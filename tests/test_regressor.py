@@ -6,7 +6,7 @@ import numpy as np
 import optax
 import pytest
 
-from soda_jax.diffusion.samplers import Sampler
+from soda_jax.diffusion.sampler_steps import Sampler
 from soda_jax.methods.base import to_float
 from soda_jax.methods.regressor import Regressor
 from soda_jax.methods.soda import SODA

@@ -9,7 +9,8 @@ import pytest
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
 from soda_jax.diffusion.process import convert, corrupt
-from soda_jax.diffusion.samplers import Sampler, guided, sample, times, update
+from soda_jax.diffusion.sampler_steps import Sampler, update
+from soda_jax.diffusion.samplers import guided, sample, times
 from soda_jax.diffusion.schedules import Schedule
 
 SHAPE = (2, 4, 4, 3)

@@ -8,7 +8,8 @@ import pytest
 from experiments import build, methods, networks
 from experiments.configs import ddae_cifar10_ddpm
 from soda_jax.diffusion.inversion import exact
-from soda_jax.diffusion.samplers import Sampler, path, sample, update
+from soda_jax.diffusion.sampler_steps import Sampler, update
+from soda_jax.diffusion.samplers import path, sample
 from soda_jax.diffusion.schedules import Schedule, betas
 from tests import tiny
 

@@ -8,7 +8,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from soda_jax.diffusion.samplers import Sampler, Step, churned, guided, sample, walk
+from soda_jax.diffusion.sampler_steps import Sampler, Step, churned
+from soda_jax.diffusion.samplers import guided, sample, walk
 from soda_jax.diffusion.schedules import Schedule
 from tests.test_samplers import MANY, SHAPE, gaussian_denoiser, oracle
 

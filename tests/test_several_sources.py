@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from soda_jax.diffusion.samplers import Sampler
+from soda_jax.diffusion.sampler_steps import Sampler
 from soda_jax.methods.masking import Condition
 from soda_jax.methods.soda import Guidance
 from soda_jax.training.latent_monitor import monitor

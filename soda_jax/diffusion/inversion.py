@@ -1,6 +1,6 @@
 """From an image back to the noise that a sampler draws it from: DDIM inversion (arXiv 2010.02502, section 4.3).
 
-With eta = 0 and nothing clipped, the sampler's step from t to s < t, (4) of samplers.py, comes from the one x with
+With eta = 0 and nothing clipped, the sampler's step from t to s < t, (4) of sampler_steps.py, comes from the one x with
 
     x = F(x),  F(x) = alpha_t (xs - sigma_s eps(x, t)) / alpha_s + sigma_t eps(x, t)                      (1)
 
@@ -29,7 +29,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
-from soda_jax.diffusion.samplers import Denoise, OnStep, Sampler, times, update
+from soda_jax.diffusion.sampler_steps import Denoise, Sampler, update
+from soda_jax.diffusion.samplers import OnStep, times
 from soda_jax.diffusion.schedules import Schedule
 from soda_jax.types import Image
 
@@ -57,7 +58,7 @@ def exact(sampler: Sampler) -> Sampler:
     return dataclasses.replace(sampler, kind=kind, **plain)
 
 
-BACK = Sampler(kind="ddim", clip_x0=False)  # the step of (4) of samplers.py, which goes either way
+BACK = Sampler(kind="ddim", clip_x0=False)  # the step of (4) of sampler_steps.py, which goes either way
 
 
 class Guess(NamedTuple):

@@ -19,7 +19,8 @@ from jaxtyping import Array, Float, Key
 
 from soda_jax.diffusion.frameworks import Framework, Level
 from soda_jax.diffusion.process import PerExample, corrupt_to
-from soda_jax.diffusion.samplers import Sampler, sample
+from soda_jax.diffusion.sampler_steps import Sampler
+from soda_jax.diffusion.samplers import sample
 from soda_jax.diffusion.schedules import Schedule
 from soda_jax.methods.base import BatchSpec, Scalar, normal_like, stream, to_float, to_uint8
 from soda_jax.methods.edm_augment import Augment

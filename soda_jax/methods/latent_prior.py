@@ -21,7 +21,8 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Key
 
 from soda_jax.diffusion.process import convert
-from soda_jax.diffusion.samplers import Sampler, sample
+from soda_jax.diffusion.sampler_steps import Sampler
+from soda_jax.diffusion.samplers import sample
 from soda_jax.methods.base import FROZEN, BatchSpec, Scalar, to_float
 from soda_jax.methods.latent_denoiser import Flat, LatentDenoiser, as_pixels
 from soda_jax.types import Batch, Bytes, Features, Image, Keys, Tree

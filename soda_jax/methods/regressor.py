@@ -15,7 +15,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Key
 
 from soda_jax.diffusion.process import Prediction
-from soda_jax.diffusion.samplers import Sampler
+from soda_jax.diffusion.sampler_steps import Sampler
 from soda_jax.methods.soda import SODA
 from soda_jax.types import Image, Latent, Tree
 

@@ -21,7 +21,8 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, Key
 
 from soda_jax.diffusion.process import PerExample, Prediction, convert, corrupt, target_of
-from soda_jax.diffusion.samplers import Denoise, Sampler, guided, path, walk
+from soda_jax.diffusion.sampler_steps import Denoise, Sampler
+from soda_jax.diffusion.samplers import guided, path, walk
 from soda_jax.diffusion.schedules import Schedule
 from soda_jax.diffusion.timesteps import draw_times
 from soda_jax.methods.base import BatchSpec, Scalar, Sources, normal_like, stream, to_float
