@@ -16,6 +16,7 @@ from dataclasses import dataclass
 import grain
 import numpy as np
 
+from data import latents
 from data.batches import Batches, NumpyBatch, dealt, local_batch, read_ahead
 from data.draws import Tape, tapes
 from data.errors import DataError
@@ -97,7 +98,7 @@ def evaluation_batches(
         batch: global batch size, a multiple of `process_count`. The last batch is filled up with black images
             whose `valid` is False, whose index is -1 and whose labels are 0.
         image_size: side of the images in pixels.
-        channels: 1 or 3.
+        channels: 1 or 3; 4 of latents, which are float32 in the place of uint8.
         augment: None gives the middle square; Views gives one source view of each image.
         seed: of those views.
         indices: which images, in which order; None is all. Image i of a posed or grouped set is view i % views
@@ -195,7 +196,8 @@ class EvaluationBatch:
         }
 
     def _images(self, examples: list, number: int, rows: np.ndarray) -> np.ndarray:
-        images = np.zeros((len(rows), self.image_size, self.image_size, self.channels), np.uint8)
+        shape = (len(rows), self.image_size, self.image_size, self.channels)
+        images = np.zeros(shape, latents.dtype_of(self.channels))
         random = tapes(self.seed, number * len(rows), len(rows), self.augment.draws if self.augment else 0)
         places = zip(np.flatnonzero(rows >= 0), examples, random, strict=False)  # padding comes last
         for place, example, rng in places:
@@ -243,8 +245,16 @@ def check_fit(dataset: DataSet, views: Views) -> None:
         )
     if views.cameras:
         _check_cameras(dataset, views)
+    check_channels(dataset, views.channels)
     _check_size(dataset, "image_size", views.image_size)
     _check_size(dataset, "source_size", views.source_size)
+
+
+def check_channels(dataset: DataSet, channels: int) -> None:
+    """Raises DataError where images are read as latents, or latents as images."""
+    if dataset.latents != (channels == latents.CHANNELS):
+        kind = f"latents: set it to {latents.CHANNELS}" if dataset.latents else "images: set it to 1 or 3"
+        raise DataError(f"config.data.channels = {channels}: data set {dataset.name!r} holds {kind}")
 
 
 def _check_cameras(dataset: DataSet, views: Views) -> None:

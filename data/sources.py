@@ -16,6 +16,7 @@ import numpy as np
 import tensorflow_datasets as tfds
 from tensorflow_datasets.proto import tf_example_pb2
 
+from data import latents
 from data.errors import DataError
 from data.locations import default_dir
 from data.missing import data_set_is_missing
@@ -78,6 +79,9 @@ class DataSet:
     label_names: dict[str, list[str]]
     image_shape: tuple[int, int, int]  # height, width, channels; a typical image's where they differ
     views: int = 1  # cameras of a scene, the fewest where scenes differ; 1: single images
+    latents: bool = (
+        False  # its images are those of data/latents.py: of each example copies, augmented but for the first
+    )
     manifest: str  # changes when the data set changes
     present: tuple[str, ...] = field(default=())  # every split that the files have
 
@@ -134,7 +138,7 @@ def _opened(name: str, path: Path, names: Mapping[str, str]) -> DataSet:
         if split.split("[")[0] in builder.info.splits
     }
     features = builder.info.features
-    shape = _shape(splits, features[image_key])
+    shape, are_latents = _shape(splits, features[image_key]), _are_latents(features[image_key])
     dataset = DataSet(
         name=name,
         path=path,
@@ -143,7 +147,8 @@ def _opened(name: str, path: Path, names: Mapping[str, str]) -> DataSet:
         labels={name: features[key].num_classes for name, key in label_keys.items()},
         label_names={name: features[key].names for name, key in label_keys.items()},
         image_shape=shape,
-        views=_views(splits, builder.info.metadata),
+        latents=are_latents,
+        views=1 if are_latents else _views(splits, builder.info.metadata),
         manifest=_manifest(path),
         present=tuple(builder.info.splits),
     )
@@ -231,6 +236,11 @@ def _slice(builder: tfds.core.DatasetBuilder, which: str, split: str) -> Any:
 def _is_image(feature: tfds.features.FeatureConnector) -> bool:
     inner = feature.feature if isinstance(feature, tfds.features.Sequence) else feature
     return isinstance(inner, tfds.features.Image)
+
+
+def _are_latents(feature: tfds.features.FeatureConnector) -> bool:
+    inner = feature.feature if isinstance(feature, tfds.features.Sequence) else feature
+    return inner.shape[-1:] == (latents.CHANNELS,) and inner.np_dtype == np.uint16
 
 
 def _image_key(builder: tfds.core.DatasetBuilder) -> str:

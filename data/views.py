@@ -19,17 +19,19 @@ from typing import Any, Literal, get_args
 import cv2
 import numpy as np
 
-from data import augment
+from data import augment, latents
 from data.errors import DataError
 
 Pair = Literal["augment", "pose", "pose_augment", "same"]
 SINGLE = ("augment", "same")  # those that need no more than one image of an example
 UNTOUCHED = ("pose", "same")
-_FLAGS = {1: cv2.IMREAD_GRAYSCALE, 3: cv2.IMREAD_COLOR_RGB}
+_FLAGS = {1: cv2.IMREAD_GRAYSCALE, 3: cv2.IMREAD_COLOR_RGB, latents.CHANNELS: cv2.IMREAD_UNCHANGED}
 
 
 def decode(encoded: bytes, channels: int) -> np.ndarray:
     """PNG or JPEG bytes to uint8 `[h, w]` (channels=1) or RGB `[h, w, 3]` (channels=3), whatever they hold.
+
+    Of latents (channels=4), which they must hold: float32 `[h, w, 4]`.
 
     Raises:
         DataError: the bytes are not a whole image.
@@ -40,7 +42,7 @@ def decode(encoded: bytes, channels: int) -> np.ndarray:
             f"expected an encoded image, found {len(encoded)} bytes that cannot be decoded: the data set in "
             "config.data.dir is damaged, delete its folder and prepare it again"
         )
-    return image
+    return latents.decode(image) if channels == latents.CHANNELS else image
 
 
 def with_channels(image: np.ndarray) -> np.ndarray:
@@ -80,7 +82,7 @@ class Views:
 
     image_size: int  # side of the target, pixels
     source_size: int  # side of the source, pixels
-    channels: int = 3  # 1 or 3; other images are converted
+    channels: int = 3  # 1 or 3; other images are converted. 4: of latents, float32 in the place of uint8
     crop_prob: float = 0.95
     crop_scale: tuple[float, float] = (0.08, 1.0)  # share of the area
     crop_ratio: tuple[float, float] = (3 / 4, 4 / 3)  # width / height
@@ -192,7 +194,7 @@ _PROBABILITY = "a probability in [0, 1]"
 _EXPECTED = {
     "image_size": "a positive number of pixels",
     "source_size": "a positive number of pixels",
-    "channels": "1 (grey) or 3 (RGB)",
+    "channels": "1 (grey), 3 (RGB) or 4 (latents)",
     "crop_prob": _PROBABILITY,
     "crop_scale": "(low, high), shares of the area with 0 < low <= high <= 1",
     "crop_ratio": "(low, high), width / height with 0 < low <= high",
@@ -201,7 +203,7 @@ _EXPECTED = {
     "randaugment_prob": _PROBABILITY,
     "randaugment_ops": "a number of operations, 0 or more",
     "randaugment_magnitude": f"a whole number in 0..{augment.BINS - 1}",
-    "pair": f"one of {get_args(Pair)}",
+    "pair": f"one of {get_args(Pair)}, and 'same' of latents (channels = 4)",
     "sources": "1 or more, and 1 for pair = 'augment' and 'same'",
 }
 
@@ -217,7 +219,7 @@ def _rules(views: Views) -> dict[str, bool]:
         "crop_pad": views.crop_pad >= 0,
         "randaugment_ops": views.randaugment_ops >= 0,
         "randaugment_magnitude": views.randaugment_magnitude in range(augment.BINS),
-        "pair": views.pair in get_args(Pair),
+        "pair": views.pair in (("same",) if views.channels == latents.CHANNELS else get_args(Pair)),
         "sources": views.sources == 1 or (views.sources > 1 and views.pair not in SINGLE),
     }
 

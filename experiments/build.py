@@ -12,6 +12,7 @@ from ml_collections import ConfigDict
 
 from data.dense import with_truth
 from data.dense_views import DenseViews
+from data.latents import dtype_of
 from data.sources import DataSet, open_data_set
 from data.subset import labelled_subset
 from data.views import Views
@@ -107,7 +108,7 @@ def batch_spec(config: ConfigDict) -> BatchSpec:
     c, batch = config.data, config.train.batch
 
     def images(side: int, *views: int) -> jax.ShapeDtypeStruct:
-        return jax.ShapeDtypeStruct((batch, *views, side, side, c.channels), jnp.uint8)
+        return jax.ShapeDtypeStruct((batch, *views, side, side, c.channels), dtype_of(c.channels))
 
     index = jax.ShapeDtypeStruct((batch,), jnp.int32)
     if config.method == "latent_prior":  # it looks at sources only

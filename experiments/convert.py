@@ -1,9 +1,13 @@
 """Makes a run of weights that others trained: `python -m experiments.convert --init=PATH --workdir=DIR`.
 
-PATH is a folder of a diffusers U-Net (config.json and diffusion_pytorch_model.safetensors or .bin), of the layout of
-google/ddpm-cifar10-32. DIR becomes a DDAE run with one checkpoint, of step 0: experiments.probe (--grid), finetune,
-sample, noisy_classifier and alignment read it, RepFusion learns from it, and experiments.train goes on from it, with
---config=experiments/configs/ddae_diffusers.py:PATH, which is the config that it gets.
+PATH is, as its contents tell, one of
+
+    a folder of a diffusers U-Net (config.json and diffusion_pytorch_model.safetensors or .bin), of the layout of
+        google/ddpm-cifar10-32; its config is experiments/configs/ddae_diffusers.py:PATH
+    a file of DiT's public weights, such as DiT-XL-2-256x256.pt; ddae_dit_latents.py:PATH, or PATH,HEADS
+
+DIR becomes a DDAE run with one checkpoint, of step 0: experiments.probe (--grid), finetune, sample, noisy_classifier
+and alignment read it, RepFusion learns from it, and experiments.train goes on from it with that config.
 
 --config.KEY=VALUE   as for experiments.train: --config.data.name=fashion_mnist, --config.data.dir=..., ...
 """
@@ -17,7 +21,8 @@ from absl import flags
 from ml_collections import ConfigDict, config_flags
 
 from experiments import cluster, runs, train, xla_flags
-from experiments.configs import ddae_diffusers
+from experiments.configs import ddae_diffusers, ddae_dit_latents
+from experiments.initial_nets import net_in, parsed
 from experiments.job import prepare
 from experiments.origins import taken_for, with_taken
 from experiments.probing import print_once
@@ -25,6 +30,8 @@ from soda_jax.parallel import processes
 from soda_jax.training import checkpoints
 from soda_jax.training.checkpoints import versions
 from soda_jax.training.ledger import Ledger
+
+CONFIGS = {"ddae_diffusers": ddae_diffusers.get_config, "ddae_dit_latents": ddae_dit_latents.get_config}
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -46,7 +53,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def config_of(init: str, overrides: Sequence[str]) -> ConfigDict:
     """That of the net, with these flags. flags.Error or KeyError for what is none."""
-    values, config = flags.FlagValues(), ddae_diffusers.get_config(init)
+    values, config = flags.FlagValues(), CONFIGS[net_in(*parsed(init)).config](init)
     argv = ["convert", *overrides]
     config_flags.DEFINE_config_dict("config", config, flag_values=values, sys_argv=argv)
     if rest := values(argv)[1:]:
@@ -80,7 +87,7 @@ def _parser() -> argparse.ArgumentParser:
         allow_abbrev=False,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("--init", required=True, metavar="PATH", help="folder of the weights")
+    parser.add_argument("--init", required=True, metavar="PATH", help="folder or file of the weights")
     parser.add_argument("--workdir", required=True, type=Path, metavar="DIR", help="folder of the run")
     cluster.add_arguments(parser)
     return parser

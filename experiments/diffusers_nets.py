@@ -4,26 +4,18 @@ Its time k = 0 .. 999 is our t = (k + 1) / 1000, or noise level k + 1. The folde
 """
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import jax
-import numpy as np
-
-from experiments import runs
-from experiments.job import Job
-from experiments.probing import write_json
 from soda_jax.nn.diffusers_weights import USUAL, unet_fields, unet_params
 from soda_jax.nn.torch_weights import read
-from soda_jax.parallel.preflight import check_alike
 from soda_jax.types import Tree
 
 FILES = ("diffusion_pytorch_model.safetensors", "diffusion_pytorch_model.bin")
 PREDICTIONS = {"epsilon": "eps", "sample": "x0", "v_prediction": "v"}
 SCHEDULE = {"num_train_timesteps": 1000, "beta_schedule": "linear", "beta_start": 1e-4, "beta_end": 0.02}
-Say = Callable[[str], None]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -99,53 +91,7 @@ def noise_of(scheduler: Mapping[str, Any]) -> dict[str, Any]:
     return {**fixed, "diffusion.prediction": prediction, "diffusion.loss_in": prediction}
 
 
-def initial_net(job: Job, say: Say) -> Tree | None:
-    """What a DDAE with ddae.init begins with, on the host; None without. init.json says what it was.
-
-    Raises ValueError, naming what does not fit, of the config or of the weights, and FileNotFoundError.
-    """
-    init = job.config.ddae.init
-    if not init:
-        return None
-    folder = Folder.of(init)
-    check_config(init, keys_of(folder), dict(runs.flat(job.config.to_dict())))
-    params = unet_params(read(folder.weights), folder.config.get("flip_sin_to_cos", USUAL["flip_sin_to_cos"]))
-    params = jax.tree.map(lambda x: np.asarray(x, np.float32), params)
-    check_weights(folder.weights, job.abstract.params["denoiser"], params)
-    about = {"init": str(folder.weights), "net": runs.fingerprint(params)}
-    check_alike({"the initial net": json.dumps(about)})
-    say(f"the net begins as that of {folder.weights}")
-    write_json(job.workdir / "init.json", about)
-    return {"params": {"denoiser": params}}
-
-
-def check_config(init: str, wanted: Mapping[str, Any], found: Mapping[str, Any]) -> None:
-    """ValueError, with the flags to set, where the config is not that of the net; dropout is ours to choose."""
-    free = ("model.dropout", "diffusion.loss_in")
-    apart = [
-        f"--config.{key}={value!r}"
-        for key, value in wanted.items()
-        if found[key] != value and key not in free
-    ]
-    if apart:
-        raise ValueError(
-            f"the config is not that of the net in --init={init}: set {' '.join(apart)}, or take "
-            f"--config=experiments/configs/ddae_diffusers.py:{init}"
-        )
-
-
-def check_weights(path: Path, needed: Tree, params: Tree) -> None:
-    """ValueError that names what is missing, what is too much, and what has another shape."""
-
-    def shapes(tree: Tree) -> dict[str, tuple[int, ...]]:
-        leaves = jax.tree.leaves_with_path(tree)
-        return {jax.tree_util.keystr(name, simple=True, separator="/"): tuple(x.shape) for name, x in leaves}
-
-    ours, theirs = shapes(needed), shapes(params)
-    words = [f"lack {name} {list(ours[name])}" for name in sorted(ours.keys() - theirs.keys())]
-    words += [f"hold {name}, which the config has not" for name in sorted(theirs.keys() - ours.keys())]
-    both = sorted(ours.keys() & theirs.keys())
-    words += [f"have {n} as {list(theirs[n])}, not {list(ours[n])}" for n in both if ours[n] != theirs[n]]
-    if words:
-        more = f", and {len(words) - 3} more" if len(words) > 3 else ""
-        raise ValueError(f"{path} does not fit its config.json: the weights {'; '.join(words[:3])}{more}")
+def params_of(folder: Folder) -> Tree:
+    """The parameters, as the file has them. Raises what `read` and `unet_params` raise."""
+    cosines_first = folder.config.get("flip_sin_to_cos", USUAL["flip_sin_to_cos"])
+    return unet_params(read(folder.weights), cosines_first)

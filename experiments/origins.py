@@ -9,8 +9,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from experiments import runs
-from experiments.diffusers_nets import initial_net
 from experiments.frozen import frozen, reading
+from experiments.initial_nets import initial_net
 from experiments.job import Job
 from experiments.priors import Note, Say, frozen_encoder
 from experiments.probing import write_json

@@ -75,7 +75,8 @@ def asked(job: Job, levels: Sequence[str], layers: Sequence[str], select: str) -
 
 def taps(job: Job, method: DDAE) -> list[str]:
     """Names of the net's maps, in order."""
-    image = jnp.zeros((1, *job.run.spec["target"].shape[1:]), jnp.uint8)
+    target = job.run.spec["target"]
+    image = jnp.zeros((1, *target.shape[1:]), target.dtype)
     maps = jax.eval_shape(lambda v: method.maps(v, image, jnp.ones(1), None), job.run.abstract_variables())
     return sorted(maps, key=lambda name: [int(part) if part.isdigit() else part for part in name.split("_")])
 

@@ -1,8 +1,8 @@
 """Trains a method: `python -m experiments.train --config=experiments/configs/x.py --workdir=DIR`.
 
 Any key of the config can be set: `--config.train.images=100000`. The same command goes on where the run
-stopped; SIGTERM and Ctrl-C save first. --init=PATH begins a DDAE with the weights of a diffusers U-Net, whose config is
-experiments/configs/ddae_diffusers.py:PATH. What it leaves in the workdir:
+stopped; SIGTERM and Ctrl-C save first. --init=PATH begins a DDAE with weights that others trained, whose config is
+experiments/configs/ddae_diffusers.py:PATH or ddae_dit_latents.py:PATH. What it leaves in the workdir:
 
     config.json                config, versions, command line, what there is to know of the data set
     metrics.jsonl              one JSON object a line: step, images, loss, images_per_second, monitor/..., ...
@@ -48,7 +48,7 @@ from soda_jax.training.signals import SIGNALS, StopRequest
 from soda_jax.training.state import TrainState
 
 _CONFIG = config_flags.DEFINE_config_file("config", lock_config=True, help_string="A file of configs/.")
-_INIT = flags.DEFINE_string("init", None, "Of method=ddae: a folder of diffusers' weights to begin with.")
+_INIT = flags.DEFINE_string("init", None, "Of method=ddae: weights to begin with.")
 _WORKDIR = flags.DEFINE_string("workdir", None, "Folder of the run: checkpoints, metrics, pictures.")
 cluster.define_flags()
 

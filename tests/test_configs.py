@@ -32,6 +32,7 @@ CONFIGS += [
     "soda_cifar10_dit",
     "ddae_diffusers",
     "dense",
+    "ddae_dit_latents",
 ]
 RENEW = "If that is on purpose: UPDATE_GOLDEN=1 python -m pytest tests/test_configs.py, and read the diff."
 

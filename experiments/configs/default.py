@@ -51,7 +51,7 @@ def data() -> ConfigDict:
     )
     data.image_size = 64  # pixels a side of the target, which is denoised
     data.source_size = 64  # pixels a side of the source, which is encoded
-    data.channels = 3  # 1 grey | 3 RGB; images are converted
+    data.channels = 3  # 1 grey | 3 RGB: images are converted | 4 of latents, with pair = "same"
     data.train_split = "train"  # as the files call it; slices as in TFDS: train[:90%]
     data.test_split = "test"
     data.workers = 0  # processes that prepare batches; 0: threads of this one do

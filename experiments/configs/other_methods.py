@@ -114,7 +114,9 @@ def teacher() -> ConfigDict:
 def ddae() -> ConfigDict:
     """Of method=ddae: where features are read (arXiv 2303.09769). probe --grid finds the best place."""
     ddae = ConfigDict()
-    ddae.init = ""  # a folder of diffusers' weights that training begins with, as --init=PATH; "": fresh ones
+    ddae.init = (
+        ""  # weights that training begins with, as --init=PATH (experiments/convert.py); "": fresh ones
+    )
     ddae.tap = "out_6"  # block of the U-Net: in_1, ..., middle, out_1, ...; of a DiT: block_0 (patches), block_1, ...
     ddae.level = 11  # noise, 1 (almost clean) to diffusion.steps
     ddae.draws = 1  # of noise, whose features are averaged (paper: 1); 0: clean images

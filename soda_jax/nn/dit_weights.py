@@ -53,7 +53,9 @@ def network(state: State, heads: int | None = None, path: str | Path = "the weig
     known = {(size.width, size.depth): size.heads for size in SIZES.values()}
     heads = heads or known.get((width, depth))
     if heads is None:
-        raise ValueError(f"{path}: a DiT of width {width} and depth {depth} has how many heads? Give `heads`")
+        raise ValueError(
+            f"{path}: a DiT of width {width} and depth {depth} has how many heads? Give `heads`: FILE,HEADS"
+        )
     sigma = len(state["final_layer.linear.bias"]) == 2 * channels * patch**2
     classes = len(state[TABLE]) - 1 if TABLE in state else 0
     sizes = {"width": width, "depth": depth, "heads": heads, "patch": patch}
