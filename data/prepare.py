@@ -115,7 +115,7 @@ def _check_flags(data_set: str, flags: Mapping[str, Any]) -> None:
             raise DataError(_not_for(data_set, flag, value))
     if data_set in _NEED_SOURCE and not flags["source"]:
         raise DataError(f"{data_set} needs --source=DIR, a folder of {_NEED_SOURCE[data_set]}")
-    _check_name(flags["name"])
+    check_name(flags["name"])
     share, size = flags["test_share"], flags["image_size"]
     if share is not None and not 0 <= share < 1:
         raise DataError(
@@ -134,7 +134,8 @@ def _not_for(data_set: str, flag: str, value: Any) -> str:
     return f"--{flag}={value} is for {takers} only; leave it out"
 
 
-def _check_name(name: str | None) -> None:
+def check_name(name: str | None) -> None:
+    """Raises DataError for a --name that no data set may have."""
     if name is not None and (name in _RESERVED or not _NAME.fullmatch(name)):
         raise DataError(
             f"--name={name}: expected lower-case letters, digits and _, and not {' or '.join(_RESERVED)}"

@@ -1,5 +1,6 @@
 """A DDAE that begins with the public weights of a DiT (arXiv 2212.09748), which works on the latents of SD's VAE.
 
+    python -m experiments.encode_latents --vae=sd-vae-ft-mse --data=cifar10 --name=cifar10_latents
     python -m experiments.convert --init=DiT-XL-2-256x256.pt --workdir=runs/dit
     python -m experiments.train --config=experiments/configs/ddae_dit_latents.py:DiT-XL-2-256x256.pt --workdir=runs/dit
 
