@@ -1,6 +1,7 @@
 """Alignment and uniformity of a run's features over training: `python -m experiments.alignment --workdir=DIR`.
 
-Of a DDAE: every decoder block at ddae.level, the two views being two draws of noise on the same plain training image.
+Of a DDAE: every decoder block (of a DiT every block) at ddae.level, the two views being two draws of noise on the same
+plain training image.
 Of any other method: z and pooled, the views being two draws of the run's own augmentation, or two cameras of a scene.
 Measures each checkpoint that is there (soda_jax/evaluation/alignment.py has the equations; smaller is better). One that
 was measured is not measured again, and what was measured of checkpoints that have since been deleted stays. Writes
@@ -65,8 +66,8 @@ class Job:
         """Of the features."""
         if not self.noisy:
             return ("z", "pooled")
-        blocks = int(self.run.method.denoiser.last_map.removeprefix("out_"))
-        return tuple(f"out_{number}" for number in range(1, blocks + 1))
+        kind, _, last = self.run.method.denoiser.last_map.rpartition("_")
+        return tuple(f"{kind}_{number}" for number in range(1, int(last) + 1))
 
     @functools.cached_property
     def meter(self) -> Meter:

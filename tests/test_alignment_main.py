@@ -43,6 +43,15 @@ def test_blocks_of_a_diffusion_net_agree_less_under_more_noise(ddae, tmp_path):
     assert (ddae / "alignment" / "training" / "alignment.svg").read_text().startswith("<svg xmlns")
 
 
+def test_of_a_dit_every_block_is_measured(tmp_path):
+    """That is, all its maps but the patches, which it has not worked on yet."""
+    sizes = {"denoiser": "dit", "dit_size": "custom", "dit_width": 8, "dit_depth": 2, "dit_heads": 2}
+    workdir = small_run.write_ddae(tmp_path / "run", sizes)
+    assert alignment.main([f"--workdir={workdir}", *SHORT]) == 0
+    features = results(workdir)["steps"][0]["features"]
+    assert list(features) == ["block_1", "block_2"] and features["block_2"]["align"] > 0
+
+
 def test_noise_belongs_to_the_image_and_its_view(ddae):
     """The same two features of an image in whichever batch; another draw in the other view, and of another seed."""
     job = alignment.prepare(alignment._parser().parse_args([f"--workdir={ddae}", *SHORT]))

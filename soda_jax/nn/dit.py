@@ -146,6 +146,11 @@ class Body(nn.Module):
         """The map halfway: of XL that which DDAE (arXiv 2303.09769) reads."""
         return f"block_{(self.depth + 1) // 2}"
 
+    @property
+    def last_map(self) -> str:
+        """The name of what is projected to an image."""
+        return f"block_{self.depth}"
+
     def told(
         self,
         t: Float[Array, " b"],
@@ -232,7 +237,7 @@ class DiT(Body):
             raise ValueError("this DiT knows no classes: give class_count, or leave the classes out")
         c = self.told(t, labels, classes)
         features = dict(self.maps(x, c, train, z))
-        out = self.project(features[f"block_{self.depth}"], c)
+        out = self.project(features[self.last_map], c)
         if self.learn_sigma:
             out, features["sigma"] = jnp.split(out, 2, axis=-1)
         return out, features
