@@ -12,7 +12,7 @@ import jax
 import numpy as np
 from ml_collections import ConfigDict
 
-from experiments import runs
+from experiments import networks, runs
 from experiments.job import Job
 from experiments.probing import write_json
 from experiments.runs import Run, open_run
@@ -37,6 +37,12 @@ def teacher_keys(config: ConfigDict) -> dict[str, object]:
     }
     found |= {"label_dim": LABELS if config.ddae.augment else 0, "self_condition": config.ddae.self_condition}
     return {**found, "image_size": config.data.image_size}
+
+
+def usual_tap(config: ConfigDict) -> str:
+    """What is distilled of this config's teacher: halfway through a DiT, which has no tap of the default's name."""
+    c = config.teacher
+    return networks.dit(c, config.data.channels).middle if networks.is_dit(c) else c.tap
 
 
 def frozen_teacher(job: Job, say: Say) -> Tree:

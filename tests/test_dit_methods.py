@@ -9,7 +9,7 @@ import pytest
 from jax.sharding import PartitionSpec as P
 
 from experiments import build, methods, teachers
-from experiments.configs import repfusion_fashion_mnist
+from experiments.configs import ddae_cifar10_dit, repfusion_cifar10, repfusion_fashion_mnist
 from experiments.runs import write_config
 from soda_jax.export import encoders
 from soda_jax.methods.base import to_float
@@ -162,6 +162,14 @@ def test_a_run_of_it_can_teach(tmp_path):
     teacher = methods.method(student, build.batch_spec(student)).teacher
     assert teacher.denoiser == method_of(DDAE | {"data.channels": 1}).denoiser.clone(dropout=0.0)
     assert teacher.tap == "block_2" and teachers.teacher_keys(c)["dit_depth"] == 4
+    assert repfusion_cifar10.get_config(str(tmp_path)).teacher.tap == "block_2"
+    assert repfusion_cifar10.get_config().teacher.tap == "middle/branch"
+
+
+@pytest.mark.parametrize(("size", "tap"), [("S", "block_6"), ("B", "block_6"), ("XL", "block_14")])
+def test_ddae_reads_a_dit_halfway_whatever_its_size(size, tap):
+    """Of XL where DDAE (arXiv 2303.09769) reads it."""
+    assert ddae_cifar10_dit.get_config(size).ddae.tap == tap
 
 
 def test_every_matrix_of_a_block_is_cut_over_fsdp_whatever_its_size():

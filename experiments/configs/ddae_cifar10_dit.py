@@ -6,12 +6,13 @@
 
 Behind the colon stands the size: S (33 M parameters), B, L or XL. It works on pixels, 2 x 2 of them a token, so that
 there are 256 tokens as in the paper, and is told of no class. Data and noise are those of ddae_cifar10_ddpm.py; rate,
-batch, averaging and no dropout those of the DiT paper, for ImageNet. All of it is `assumed` here, the tap and its level
-first of all: find them with --grid. Expected cost: not run here.
+batch, averaging and no dropout those of the DiT paper, for ImageNet. All of it is `assumed` here, the tap, halfway
+through the blocks, and its level first of all: find them with --grid. Expected cost: not run here.
 """
 
 from ml_collections import ConfigDict
 
+from experiments import networks
 from experiments.configs import ddae_cifar10_ddpm
 
 
@@ -19,7 +20,7 @@ def get_config(size: str = "S") -> ConfigDict:
     """The recipe of a size."""
     config = ddae_cifar10_ddpm.get_config()
     config.model.update(denoiser="dit", dit_size=size, patch=2, dropout=0.0)
-    config.ddae.update(tap="block_6", level=11)
+    config.ddae.update(tap=networks.dit(config.model, 3).middle, level=11)
     config.optimizer.update(learning_rate=1e-4, warmup_images=0, hold_images=0)
     config.ema.update(decay=0.9999, ramp="tens")
     config.train.batch = 256

@@ -43,6 +43,7 @@ def get_config(argument: str = "") -> ConfigDict:
     config.data.update(crop_prob=1.0, crop_pad=4, flip_prob=0.5, randaugment_prob=0.0)
     config.model.update(encoder="resnet18", stem="small", residual_gain=0.0)
     config.teacher.update(workdir=workdir, **teachers.teacher_keys(theirs), dtype="float32")
+    config.teacher.tap = teachers.usual_tap(config)
     config.repfusion.update(distance="hint", weight=1.0, time="rl", entropy=0.1, entropy_images=100 * IMAGES)
     config.supervised.classes = (10,)
     config.optimizer.update(name="sgd", learning_rate=0.1, encoder_ratio=1.0, momentum=0.9)

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from ml_collections import ConfigDict
 
-from experiments import networks, runs, teachers
+from experiments import runs, teachers
 from experiments.configs import ddae_fashion_mnist, siamese_fashion_mnist
 
 
@@ -26,8 +26,7 @@ def get_config(workdir: str = "") -> ConfigDict:
     config = siamese_fashion_mnist.get_config()
     config.method = "repfusion"
     config.teacher.update(workdir=workdir, **teachers.teacher_keys(theirs), dtype="float32")
-    if networks.is_dit(config.teacher):  # which has no tap of the default's name
-        config.teacher.tap = networks.dit(config.teacher, 1).middle
+    config.teacher.tap = teachers.usual_tap(config)
     config.repfusion.update(time="rl", entropy_images=500_000)
     config.data.update(source_size=32, image_size=32)
     config.train.batch = 128
