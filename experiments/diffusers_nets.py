@@ -16,6 +16,7 @@ from soda_jax.types import Tree
 FILES = ("diffusion_pytorch_model.safetensors", "diffusion_pytorch_model.bin")
 PREDICTIONS = {"epsilon": "eps", "sample": "x0", "v_prediction": "v"}
 SCHEDULE = {"num_train_timesteps": 1000, "beta_schedule": "linear", "beta_start": 1e-4, "beta_end": 0.02}
+SCHEDULE |= {"trained_betas": None, "rescale_betas_zero_snr": False}  # each another schedule where it is set
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -69,6 +70,7 @@ def keys_of(folder: Folder) -> dict[str, Any]:
     c, fields = folder.config, unet_fields(folder.config)
     channels, side = fields.pop("out_channels"), c.get("sample_size", USUAL["sample_size"])
     found = {f"model.{name}": value for name, value in fields.items()} | {
+        "model.denoiser": "unet",
         "model.patch": 1,
         "ddae.augment": 0.0,
         "ddae.self_condition": "",

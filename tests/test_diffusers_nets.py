@@ -150,6 +150,8 @@ def test_an_architecture_that_is_not_known_is_told_by_the_key_of_its_config(chan
     [
         ({"beta_schedule": "squaredcos_cap_v2"}, "beta_schedule = 'squaredcos_cap_v2' is not known here"),
         ({"num_train_timesteps": 4000}, "num_train_timesteps = 4000"),
+        ({"trained_betas": [0.1]}, r"trained_betas = \[0\.1\] is not known here, expected None"),
+        ({"rescale_betas_zero_snr": True}, "rescale_betas_zero_snr = True is not known here, expected False"),
         ({"prediction_type": "flow"}, "prediction_type = 'flow'"),
     ],
 )
@@ -169,10 +171,13 @@ def test_what_the_scheduler_predicts_is_what_is_trained(tmp_path):
     assert (config.diffusion.prediction, config.diffusion.loss_in, config.data.image_size) == ("v", "v", 16)
 
 
-def test_self_conditioning_which_no_file_has_is_refused_by_its_key(tmp_path):
+@pytest.mark.parametrize(
+    ("key", "value", "needed"), [("ddae.self_condition", "middle", "''"), ("model.denoiser", "dit", "'unet'")]
+)
+def test_a_net_that_no_file_has_is_refused_by_its_key(key, value, needed, tmp_path):
     keys = diffusers_nets.keys_of(diffusers_nets.Folder.of(str(folders.write_config(tmp_path))))
-    with pytest.raises(ValueError, match=r"set --config\.ddae\.self_condition='', or take"):
-        diffusers_nets.check_config("net", keys, {**keys, "ddae.self_condition": "middle"})
+    with pytest.raises(ValueError, match=rf"set --config\.{key}={needed}, or take"):
+        diffusers_nets.check_config("net", keys, {**keys, key: value})
 
 
 def test_folders_that_are_none_are_told(tmp_path, capsys):
