@@ -240,7 +240,10 @@ def test_the_usual_sinusoid_ends_before_its_lowest_frequency():
 def test_layouts_have_the_same_parameters_and_other_answers():
     x, u = jax.random.normal(jax.random.key(1), (2, 8, 8, 3)), jnp.asarray([0.1, 0.7])
     variables = jax.jit(DDPMUNet(**SMALL).init)(jax.random.key(0), x, u)
-    answers = [jax.jit(DDPMUNet(**SMALL, layout=name).apply)(variables, x, u)[0] for name in LAYOUTS]
+    alike = [
+        name for name, layout in LAYOUTS.items() if not layout.scaled
+    ]  # all but adm, which asks more of time
+    answers = [jax.jit(DDPMUNet(**SMALL, layout=name).apply)(variables, x, u)[0] for name in alike]
     for i, one in enumerate(answers):
         assert one.shape == x.shape
         assert all(np.abs(np.asarray(one - other)).max() > 1e-3 for other in answers[:i])
@@ -257,7 +260,7 @@ def test_epsilon_is_that_of_the_layout():
 @pytest.mark.parametrize(
     ("changes", "words"),
     [
-        ({"model.layout": "adm"}, r"model\.layout='adm' is unknown"),
+        ({"model.layout": "iddpm"}, r"model\.layout='iddpm' is unknown"),
         (
             {"model.layout": "ddpm", "diffusion.steps": 100},
             r"set diffusion\.framework='ddpm' and diffusion\.steps=",

@@ -135,7 +135,8 @@ def model() -> ConfigDict:
     model.source_noise = 0.1  # standard deviation, of images in [-1, 1]
     model.resample = "conv"  # of ddae's U-Net, between levels: conv (ddpm) | block (ddpmpp)
     model.head_channels = 0  # of ddae's attention, in each head; 0: one head
-    # of ddae's U-Net, constants: ddae (paper) | ddpm (google/ddpm-*) | diffusers (UNet2DModel's), both told whole times
+    # of ddae's U-Net, constants: ddae (paper) | ddpm (google/ddpm-*) | diffusers (UNet2DModel's) | adm (ADM's; resample
+    # "block"); the last three are told whole times
     model.layout = "ddae"
     model.dtype = "float32"  # of the computation: float32 | bfloat16; parameters and norms stay float32
     model.remat = "none"  # none | blocks (less memory, about a third more work)

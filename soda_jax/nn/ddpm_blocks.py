@@ -4,6 +4,8 @@
             e <- e + A a,  then Linear, SiLU, Linear: 4 channels features; a: labels of augmentation            (2)
     block:  h = conv(SiLU(GN(x))) + Linear(SiLU(e)),  x + conv(dropout(SiLU(GN(h))))                             (3)
     start:  weights and biases ~ U(-1 / sqrt(fan_in), 1 / sqrt(fan_in))                                          (4)
+    ADM:    h = GN(conv(SiLU(GN(x)))) (1 + scale) + shift,  [scale, shift] = Linear(SiLU(e)),
+            x + conv(dropout(SiLU(h)));  2105.05233                                                              (5)
 
 u is what the framework tells of the noise (diffusion/frameworks.py): t / 1000 or log(sigma) / 4, small numbers both.
 """
@@ -85,7 +87,7 @@ class TimeMLP(nn.Module):
 class Block(nn.Module):
     """(3), resampled if asked for, then self-attention if asked for. Returns its output and its branch alone.
 
-    head_channels: of attention; 0: one head. resample: "" | "up" | "down".
+    head_channels: of attention; 0: one head. resample: "" | "up" | "down". scaled: (5) in the place of (3).
     """
 
     features: int
@@ -95,6 +97,7 @@ class Block(nn.Module):
     dropout: float = 0.0
     dtype: Any = jnp.float32
     epsilon: float = EPSILON
+    scaled: bool = False
 
     @nn.compact
     def __call__(
@@ -106,8 +109,12 @@ class Block(nn.Module):
             change = {"up": upsample, "down": average_pairs}[self.resample]
             h, x = change(h), change(x)
         h = conv(h, self.features, "conv0", self.dtype)
-        h += dense(nn.silu(time), self.features, "time", self.dtype)[:, None, None]
-        h = nn.silu(norm(name="norm1")(h))
+        told = dense(nn.silu(time), (1 + self.scaled) * self.features, "time", self.dtype)[:, None, None]
+        h = norm(name="norm1")(h if self.scaled else h + told)
+        if self.scaled:
+            scale, shift = jnp.split(told, 2, -1)
+            h = h * (1 + scale) + shift
+        h = nn.silu(h)
         h = nn.Dropout(self.dropout, deterministic=not train)(h)
         branch = conv(h, self.features, "conv1", self.dtype)
         if x.shape[-1] != self.features:

@@ -3,6 +3,7 @@
 ddae        DDAE's simplification (arXiv 2303.09769, released code)
 ddpm        the authors' of DDPM (2006.11239), as `google/ddpm-cifar10-32` and its siblings have it
 diffusers   the defaults of diffusers' `UNet2DModel`, which its examples train
+adm         ADM's (2105.05233, released code), with model.resample = "block"
 """
 
 from dataclasses import dataclass
@@ -20,7 +21,8 @@ class Layout:
 
     last_groups: of the norm before the last convolution. epsilon: of all norms. padding: of strided convolutions, on
     both sides or at the end alone. shift: K - shift is the denominator of the frequencies of time. times: time t in
-    (0, 1] is told as the whole number times * t - 1; 0: as it comes.
+    (0, 1] is told as the whole number times * t - 1; 0: as it comes. scaled: time scales and shifts, (5) of
+    ddpm_blocks.py.
     """
 
     last_groups: int = 8
@@ -28,6 +30,7 @@ class Layout:
     padding: Literal["both", "end"] = "both"
     shift: int = 1
     times: int = 0
+    scaled: bool = False
 
     def told(self, u: Float[Array, " b"]) -> Float[Array, " b"]:
         """What the sinusoid is taken of."""
@@ -38,6 +41,7 @@ LAYOUTS = {
     "ddae": Layout(),
     "ddpm": Layout(last_groups=32, epsilon=1e-6, padding="end", times=1000),
     "diffusers": Layout(last_groups=32, shift=0, times=1000),
+    "adm": Layout(last_groups=32, shift=0, times=1000, scaled=True),
 }
 
 

@@ -126,8 +126,8 @@ class Maps(nn.Module):
     ) -> tuple[Array, Array]:
         """One block: its output, and its branch; told: of time, by the last of the list."""
         cls = nn.remat(Block, static_argnums=(3,)) if self.remat == "blocks" else Block
-        own = (self.head_channels, self.dropout, self.dtype, layout_of(self.layout).epsilon)
-        layer = cls(features, attend, resample, *own, name=name)
+        layout, own = layout_of(self.layout), (self.head_channels, self.dropout, self.dtype)
+        layer = cls(features, attend, resample, *own, layout.epsilon, layout.scaled, name=name)
         return layer(h, told[-1], train)
 
     def check(self, height: int, width: int) -> None:

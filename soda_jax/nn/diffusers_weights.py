@@ -104,10 +104,9 @@ def unet_fields(config: Mapping[str, Any]) -> dict[str, Any]:
 
 def layout_name(c: Mapping[str, Any]) -> str:
     """By its constants. ValueError for others than those of a layout."""
-    known = {
-        (one.epsilon, {"both": 1, "end": 0}[one.padding], one.shift): name for name, one in LAYOUTS.items()
-    }
-    names = {told: name for told, name in known.items() if LAYOUTS[name].times}
+    padding = {"both": 1, "end": 0}
+    known = {name: one for name, one in LAYOUTS.items() if one.times and not one.scaled}
+    names = {(one.epsilon, padding[one.padding], one.shift): name for name, one in known.items()}
     found = tuple(c[key] for key in TOLD)
     require(found in names, ", ".join(TOLD), found, " or ".join(map(str, names)))
     return names[found]
