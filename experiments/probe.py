@@ -3,9 +3,9 @@
 Linear heads and k-NN for every label of the data set, on the frozen EMA encoder's z and pooled features;
 beside them the same probe of the untrained encoder and of raw pixels. Heads are chosen on a held-out part of
 the training split (views of a scene are not parted) and report on the test split once. The config is that of
-the run, in DIR/config.json; its `probe`, `disentanglement` and `ddae` keys and `data.dir` can be set here. Writes
-DIR/probe/<step>/results.json and prints the table. A step that was probed with the same settings is shown
-again, not probed again.
+the run, in DIR/config.json; its `probe` and `disentanglement` keys, `ddae.tap`, `ddae.level`, `ddae.draws` and
+`data.dir` can be set here. Writes DIR/probe/<step>/results.json and prints the table. A step that was probed with the
+same settings is shown again, not probed again.
 
 --grid     of config.method='ddae': every pair of a layer and a noise level instead, into DIR/probe_grid: probe_grid.py
 --step=N   probes that checkpoint (default: the newest)

@@ -9,12 +9,15 @@ from experiments import cluster, runs
 from experiments.configs import default
 from experiments.probe_tasks import ALWAYS
 
+PLACE = ("tap", "level", "draws")  # of ddae: where features are read; its other keys made the net what it is
+
 
 def overridable() -> ConfigDict:
     """The keys of the config that a probe may set; the rest is as it was trained."""
     whole = default.get_config()
-    groups = {name: whole[name] for name in ("probe", "disentanglement", "ddae")}
-    return ConfigDict({**groups, "data": {"dir": ""}})
+    groups = {name: whole[name] for name in ("probe", "disentanglement")}
+    place = {name: whole.ddae[name] for name in PLACE}
+    return ConfigDict({**groups, "ddae": place, "data": {"dir": ""}})
 
 
 def parse(argv: list[str]) -> tuple[flags.FlagValues, dict[str, Any]]:
@@ -52,5 +55,6 @@ def _read(values: flags.FlagValues, argv: list[str]) -> list[str]:
         return values(argv)[1:]
     except (KeyError, AttributeError) as error:
         raise flags.Error(
-            f"--config has no such key: {runs.one_line(error)}; it has probe.*, disentanglement.*, ddae.* and data.dir"
+            f"--config has no such key: {runs.one_line(error)}; it has probe.*, disentanglement.*, "
+            "ddae.tap, ddae.level, ddae.draws and data.dir"
         ) from error

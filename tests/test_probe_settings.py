@@ -85,6 +85,8 @@ def test_overrides_reach_the_run(workdir):
         (["--workdir=RUN", "--step=2", "--follow"], "exclude each other"),
         (["--workdir=RUN", "--config.probe.knn=3"], "knn_k"),
         (["--workdir=RUN", "--config.train.batch=3"], "no such key: train"),
+        (["--workdir=RUN", "--config.ddae.augment=0.1"], "ddae.tap, ddae.level, ddae.draws and data.dir"),
+        (["--workdir=RUN", "--config.ddae.self_condition=middle"], "no such key: self_condition"),
         (["--workdir=RUN", "--config.probe.augment"], "config.data.pair='pose'"),
         (["--workdir=RUN", "--stap=3"], "step"),
         (["--workdir=RUN", "also"], "unexpected arguments: also"),
