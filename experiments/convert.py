@@ -5,6 +5,7 @@ PATH is, as its contents tell, one of
     a folder of a diffusers U-Net (config.json and diffusion_pytorch_model.safetensors or .bin), of the layout of
         google/ddpm-cifar10-32; its config is experiments/configs/ddae_diffusers.py:PATH
     a file of DiT's public weights, such as DiT-XL-2-256x256.pt; ddae_dit_latents.py:PATH, or PATH,HEADS
+    a file of ADM's public weights, such as 64x64_diffusion.pt; ddae_adm.py:PATH, or PATH,new or PATH,legacy
 
 DIR becomes a DDAE run with one checkpoint, of step 0: experiments.probe (--grid), finetune, sample, noisy_classifier
 and alignment read it, RepFusion learns from it, and experiments.train goes on from it with that config.
@@ -21,8 +22,8 @@ from absl import flags
 from ml_collections import ConfigDict, config_flags
 
 from experiments import cluster, runs, train, xla_flags
-from experiments.configs import ddae_diffusers, ddae_dit_latents
-from experiments.initial_nets import net_in, parsed
+from experiments.configs import ddae_adm, ddae_diffusers, ddae_dit_latents
+from experiments.initial_nets import net_in
 from experiments.job import prepare
 from experiments.origins import taken_for, with_taken
 from experiments.probing import print_once
@@ -32,6 +33,7 @@ from soda_jax.training.checkpoints import versions
 from soda_jax.training.ledger import Ledger
 
 CONFIGS = {"ddae_diffusers": ddae_diffusers.get_config, "ddae_dit_latents": ddae_dit_latents.get_config}
+CONFIGS |= {"ddae_adm": ddae_adm.get_config}
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -53,7 +55,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def config_of(init: str, overrides: Sequence[str]) -> ConfigDict:
     """That of the net, with these flags. flags.Error or KeyError for what is none."""
-    values, config = flags.FlagValues(), CONFIGS[net_in(*parsed(init)).config](init)
+    values, config = flags.FlagValues(), CONFIGS[net_in(init).config](init)
     argv = ["convert", *overrides]
     config_flags.DEFINE_config_dict("config", config, flag_values=values, sys_argv=argv)
     if rest := values(argv)[1:]:

@@ -14,11 +14,10 @@ from typing import Any
 import jax
 import numpy as np
 
-from experiments import diffusers_nets, dit_nets, runs
+from experiments import adm_nets, diffusers_nets, dit_nets, runs
 from experiments.job import Job
 from experiments.probing import write_json
-from soda_jax.nn import dit_weights
-from soda_jax.nn.dit_weights import PATCHES
+from soda_jax.nn import adm_weights, dit_weights
 from soda_jax.nn.torch_weights import read
 from soda_jax.parallel.preflight import check_alike
 from soda_jax.types import Tree
@@ -40,29 +39,36 @@ class Net:
     params: Callable[[], Tree]
 
 
-def net_in(init: str, heads: int | None = None) -> Net:
-    """What PATH holds. heads: of a DiT whose file does not tell them.
+def net_in(init: str) -> Net:
+    """What PATH, or "PATH,MORE", holds; MORE: what a file does not tell, of a DiT its heads, of an ADM their order.
 
     Raises ValueError, with some of its names, for weights of no known net, and what reading its files raises.
     """
-    path = Path(init)
+    name, more = parsed(init)
+    path = Path(name)
     if not path.is_file() or (path.parent / "config.json").is_file():
-        return of_diffusers(diffusers_nets.Folder.of(init))
+        return of_diffusers(diffusers_nets.Folder.of(name))
     state = read(path)
-    if PATCHES in state:
-        net = dit_weights.network(state, heads, init)
-        params = partial(dit_nets.params_of, net, state, init)
-        return Net(weights=path, config="ddae_dit_latents", keys=dit_nets.keys_of(net, state), params=params)
+    if dit_weights.PATCHES in state:
+        dit = dit_weights.network(state, int(more) if more.isdecimal() else None, name)
+        params = partial(dit_nets.params_of, dit, state, name)
+        return Net(weights=path, config="ddae_dit_latents", keys=dit_nets.keys_of(dit, state), params=params)
+    if adm_weights.FIRST in state:
+        adm = adm_weights.network(state, name)
+        params = partial(adm_nets.params_of, adm, state, more or None, name)
+        return Net(weights=path, config="ddae_adm", keys=adm_nets.keys_of(adm), params=params)
     raise ValueError(
         f"--init={init} holds {', '.join(map(repr, list(state)[:3])) or 'nothing'}: expected the weights of a DiT "
-        f"({PATCHES!r}, ...), or a file of diffusers with its config.json beside it"
+        f"({dit_weights.PATCHES!r}, ...) or an ADM ({adm_weights.FIRST!r}, ...), or a file of diffusers with its "
+        "config.json beside it"
     )
 
 
-def parsed(argument: str) -> tuple[str, int | None]:
-    """Path and heads of "PATH,HEADS", or of a path alone."""
-    path, _, heads = argument.rpartition(",")
-    return (path, int(heads)) if path and heads.isdecimal() else (argument, None)
+def parsed(argument: str) -> tuple[str, str]:
+    """The two of "PATH,MORE"; a path may have commas of its own."""
+    path, _, more = argument.rpartition(",")
+    known = more.isdecimal() or more in adm_weights.ORDERS
+    return (path, more) if path and known else (argument, "")
 
 
 def of_diffusers(folder: diffusers_nets.Folder) -> Net:
@@ -79,8 +85,7 @@ def initial_net(job: Job, say: Say) -> Tree | None:
     c = job.config
     if not c.ddae.init:
         return None
-    custom = c.model.denoiser == "dit" and c.model.dit_size == "custom"
-    net = net_in(c.ddae.init, c.model.dit_heads if custom else None)
+    net = net_in(c.ddae.init)
     check_config(c.ddae.init, net, dict(runs.flat(c.to_dict())))
     params = jax.tree.map(lambda x: np.asarray(x, np.float32), net.params())
     check_weights(net.weights, job.abstract.params["denoiser"], params)

@@ -2,7 +2,7 @@
 
 Any key of the config can be set: `--config.train.images=100000`. The same command goes on where the run
 stopped; SIGTERM and Ctrl-C save first. --init=PATH begins a DDAE with weights that others trained, whose config is
-experiments/configs/ddae_diffusers.py:PATH or ddae_dit_latents.py:PATH. What it leaves in the workdir:
+experiments/configs/ddae_diffusers.py:PATH, ddae_dit_latents.py:PATH or ddae_adm.py:PATH. What it leaves in the workdir:
 
     config.json                config, versions, command line, what there is to know of the data set
     metrics.jsonl              one JSON object a line: step, images, loss, images_per_second, monitor/..., ...

@@ -33,6 +33,7 @@ CONFIGS += [
     "ddae_diffusers",
     "dense",
     "ddae_dit_latents",
+    "ddae_adm",
 ]
 RENEW = "If that is on purpose: UPDATE_GOLDEN=1 python -m pytest tests/test_configs.py, and read the diff."
 

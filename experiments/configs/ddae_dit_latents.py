@@ -20,15 +20,14 @@ from soda_jax.nn.dit import SIZES
 
 def get_config(argument: str = "") -> ConfigDict:
     """The config of this net. Raises what reading its file raises."""
-    init, heads = initial_nets.parsed(argument)
     config = ddae_cifar10_dit.get_config("XL")
     config.model.dtype = "float32"
     config.data.update(name="cifar10_latents", channels=4, pair="same")
     config.samples.every_images = 0  # pictures have no four channels
-    if init:
+    if argument:
         with config.unlocked():
-            config.update_from_flattened_dict(initial_nets.net_in(init, heads).keys)
-        config.ddae.init = init
+            config.update_from_flattened_dict(initial_nets.net_in(argument).keys)
+        config.ddae.init = argument
     size, c = config.model.dit_size, config.model
     depth = c.dit_depth if size == "custom" else SIZES[size].depth
     config.ddae.update(tap=f"block_{(depth + 1) // 2}", level=122)
