@@ -249,7 +249,7 @@ def test_a_damaged_image_is_refused():
     [
         ("image_size", 0),
         ("source_size", -1),
-        ("channels", 4),
+        ("channels", 2),
         ("crop_prob", 1.1),
         ("crop_scale", (0.0, 1.0)),
         ("crop_scale", (0.5, 2.0)),
