@@ -2,6 +2,7 @@
 
 diffusers   a folder with a config.json, or a file of weights beside one      diffusers_nets.py
 dit         a file with the names of DiT's public weights                     dit_nets.py
+adm         a file with the names of ADM's public weights                     adm_nets.py
 """
 
 import json
