@@ -88,10 +88,10 @@ class WideResNet(nn.Module):
                 self.add_module(f"stage{stage}_block{block}", PreActivationBlock(before, features, stride))
                 self.order.append(f"stage{stage}_block{block}")
                 before = features
-        self.norm, self.head = nn.BatchNorm2d(before), nn.Linear(before, latent_dim)
+        self.last, self.head = nn.BatchNorm2d(before), nn.Linear(before, latent_dim)
 
     def forward(self, x):
         h = self.stem(x)
         for name in self.order:
             h = getattr(self, name)(h)
-        return self.head(F.relu(self.norm(h)).mean((2, 3)))
+        return self.head(F.relu(self.last(h)).mean((2, 3)))

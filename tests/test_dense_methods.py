@@ -9,7 +9,10 @@ from soda_jax.methods.base import Method
 from soda_jax.methods.dense import IGNORED, cross_entropy
 from soda_jax.nn.ddpm_unet import Tapped
 from soda_jax.nn.heat_maps import heat_maps, to_map
+from soda_jax.nn.mobilenet import MobileNetV2
 from soda_jax.nn.resnet import ResNet
+from soda_jax.nn.vit import ViT
+from soda_jax.nn.wide_resnet import WideResNet
 from soda_jax.training.optimizer import Ema
 from soda_jax.training.step import make_step
 from tests import tiny
@@ -117,6 +120,9 @@ def test_it_learns_sixteen_images(task, metric, most):
     ("encoder", "last"),
     [
         (ResNet(depth=18, width=4, latent_dim=6), "stage4_block2"),
+        (ViT(variant="Ti", patch=8, latent_dim=6), "block12"),
+        (MobileNetV2(width=0.5, latent_dim=6, stem="small"), "last"),
+        (WideResNet(depth=10, widen=1, latent_dim=6), "last"),
         (
             Tapped(channels=8, multipliers=(1, 2), blocks=1, attention=(False, False), tap="in_3"),
             "down_0_resample",

@@ -5,8 +5,8 @@
              e <- Linear(SiLU(Linear(e))), 512 features each                                              (2)
     block:   h = conv(SiLU(GN(x))) + Linear(SiLU(e)),  x + conv(SiLU(GN(h)))                              (3)
 
-GN has min(channels / 4, 32) groups. depth = 6 n + 4: n blocks at each of three resolutions, of 16, 32 and 64 times
-`width` channels; the first block of the later two halves the sides.
+GN has min(channels / 4, 32) groups, or the most that divide both. depth = 6 n + 4: n blocks at each of three
+resolutions, of 16, 32 and 64 times `width` channels; the first block of the later two halves the sides.
 """
 
 from typing import Any

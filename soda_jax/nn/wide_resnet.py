@@ -77,7 +77,7 @@ class WideResNet(nn.Module):
         h = Conv(FIRST, 3, STEMS[self.stem], self.dtype, HE, use_bias=False, name="stem")(images)
         features = {"stem": h} | self.stages(h, train)
         last = list(features.values())[-1]
-        features["last"] = nn.relu(batch_norm(train, self.dtype)(last))
+        features["last"] = nn.relu(batch_norm(train, self.dtype, name="last")(last))
         features["pooled"] = features["last"].astype(jnp.float32).mean((1, 2))
         head = nn.Dense(self.latent_dim, kernel_init=XAVIER, name="head")
         features["z"] = head(features["pooled"])
