@@ -21,6 +21,7 @@ class DenseInfo:
         points: of the keypoints; () where there are none.
         pairs: numbers of the points that a mirror image exchanges.
         upright: whether points are extremes of the upright image ("left", "upper"), so that images must not be turned.
+        sided: whether some classes lie on one side ("l_eye"), so that masks must not be mirrored.
         scale: in words, the length that distances of points are divided by.
     """
 
@@ -28,6 +29,7 @@ class DenseInfo:
     points: tuple[str, ...] = ()
     pairs: tuple[tuple[int, int], ...] = ()
     upright: bool = False
+    sided: bool = False
     scale: str = ""
 
 

@@ -14,6 +14,7 @@ OURS = {  # what `python -m data.prepare` makes, and the rest of its command lin
     "folder": "folder --source=DIR",
     "posed_folder": "posed_folder --source=DIR",
     "grouped_folder": "grouped_folder --source=DIR",
+    "celebamask_hq": "celebamask_hq --source=DIR",
 }
 
 

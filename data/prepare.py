@@ -2,6 +2,7 @@
 
     python -m data.prepare views3d|fashion_mnist [--source=DIR] [--data_dir=DIR]
     python -m data.prepare folder|grouped_folder|posed_folder --source=DIR [--name=NAME] [--data_dir=DIR] ...
+    python -m data.prepare celebamask_hq --source=DIR [--name=NAME] [--image_size=256] [--data_dir=DIR]
 
 Exit status 0 when the data set is there at the end, also when it was there already. Errors are one line.
 """
@@ -26,12 +27,15 @@ _FLAGS = {  # data set -> the flags that it takes beside --data_dir
     "folder": ("source", "name"),
     "grouped_folder": ("source", "name", "test_share"),
     "posed_folder": ("source", "name", "test_share", "image_size", "background"),
+    "celebamask_hq": ("source", "name", "image_size"),
 }
 _NEED_SOURCE = {  # what it is a folder of
     "folder": "images",
     "grouped_folder": "groups of images",
     "posed_folder": "objects with transforms files",
+    "celebamask_hq": "CelebA-HQ-img, CelebAMask-HQ-mask-anno and the mapping to CelebA",
 }
+_FACES_SIZE = 256
 
 
 def main(argv: Sequence[str]) -> int:
@@ -93,6 +97,10 @@ def _recipe(data_set: str, flags: Mapping[str, Any]):
         return grouped_folder.recipe(source, name, flags["test_share"])
     if data_set == "posed_folder":
         return _posed(source, name, flags)
+    if data_set == "celebamask_hq":
+        from data.builders import celebamask_hq
+
+        return celebamask_hq.recipe(source, name, flags["image_size"] or _FACES_SIZE)
     from data.builders import image_folder
 
     return image_folder.recipe(source, name)
@@ -171,7 +179,7 @@ def _parser() -> argparse.ArgumentParser:
         "--image_size",
         type=int,
         metavar="PIXELS",
-        help="scale the middle square of posed images to this side",
+        help="scale the middle square of posed images, or faces (256), to this side",
     )
     parser.add_argument(
         "--background", choices=("white", "black"), help="behind transparent pixels of posed images (white)"

@@ -87,6 +87,7 @@ def changes(run: Run, arguments: argparse.Namespace) -> list[str]:
         "train.images": arguments.images,
         "dense.task": arguments.task,
         "dense.frozen": arguments.frozen or None,
+        "dense.mirror": 0.0 if info.sided and arguments.task == "segmentation" else None,
     }
     given |= {f"dense.{key}": value for key, value in flags_of(info).items()}
     return tuning.as_flags(given)

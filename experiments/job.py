@@ -136,7 +136,13 @@ def check_dense(config: ConfigDict, dataset: DataSet) -> None:
     """ValueError where masks or keypoints are other ones than those that a dense task is to find, with what to set."""
     if config.method != "dense":
         return
-    flags = flags_of(info_of(dataset))
+    info = info_of(dataset)
+    if info.sided and config.dense.task == "segmentation" and config.dense.mirror:
+        raise ValueError(
+            f"dense.mirror={config.dense.mirror}: data set {dataset.name!r} has left and right classes, which a mirror "
+            "image would mix up: set --config.dense.mirror=0.0"
+        )
+    flags = flags_of(info)
     changed = [f"--config.dense.{key}={value}" for key, value in flags.items() if config.dense[key] != value]
     if changed:
         raise ValueError(f"data set {dataset.name!r} has other masks or keypoints: set {' '.join(changed)}")

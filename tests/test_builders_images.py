@@ -136,6 +136,43 @@ def test_png_encoder_is_lossless_in_rgb_order():
     np.testing.assert_array_equal(decode(images.encode_png(GREY), 1), GREY)
 
 
+@pytest.mark.parametrize("size", [10, 15, 16, 30, 60, 77])
+def test_what_lies_at_a_place_is_found_where_scaling_says(size):
+    """A ramp to the right and one downwards, away from the border, where nothing lies beyond: within 1/4 pixel."""
+    places = np.arange(60)
+    ramps = [np.tile(4 * places, (60, 1)), np.tile(4 * places[:, None], (1, 60)), np.full((60, 60), 9)]
+    found = images.scaled(np.stack(ramps, -1).astype(np.uint8), size).astype(float)
+    expected = 4 * ((np.arange(size) + 0.5) * 60 / size - 0.5)
+    inside = slice(1, -1)
+    np.testing.assert_allclose(found[inside, inside, 0] - expected[None, inside], 0, atol=1)
+    np.testing.assert_allclose(found[inside, inside, 1] - expected[inside, None], 0, atol=1)
+    assert np.all(found[..., 2] == 9)
+
+
+def test_shrinking_means_over_all_pixels():
+    noise = np.random.default_rng(2).integers(0, 256, (24, 24, 3), np.uint8)
+    blocks = noise.reshape(4, 6, 4, 6, 3).mean((1, 3))
+    np.testing.assert_allclose(images.scaled(noise, 4), blocks, atol=0.51)
+
+
+def test_photographs_stay_close_in_jpeg_and_keep_their_colours():
+    ramp = np.stack(np.meshgrid(np.arange(0, 240, 8), np.arange(0, 240, 8)), -1)
+    photograph = np.concatenate([ramp, 128 + 0 * ramp[..., :1]], -1).astype(np.uint8)
+    encoded = images.encode_jpeg(photograph)
+    assert encoded.startswith(b"\xff\xd8") and np.abs(decode(encoded) - photograph.astype(int)).max() <= 8
+
+
+@pytest.mark.parametrize(("mode", "name"), [("RGB", "x.png"), ("L", "x.png"), ("1", "x.png"), ("P", "x.gif")])
+def test_pixels_of_files_of_every_mode_are_those_that_were_saved(tmp_path, mode, name):
+    shown = np.where(RGB[..., :1] > 127, np.uint8(255), np.uint8(0)).repeat(3, -1)
+    path = save(tmp_path / name, shown, mode)
+    np.testing.assert_array_equal(images.read_pixels(path, 3), shown)
+    np.testing.assert_array_equal(images.read_pixels(path, 1), shown[..., 0])
+    path.write_bytes(path.read_bytes()[:-30])
+    with pytest.raises(DataError, match=rf"{path} is not a readable image"):
+        images.read_pixels(path, 3)
+
+
 @pytest.mark.parametrize("bytes_cut", [2, 4, 12, 20])
 def test_a_png_without_its_very_end_is_kept_only_if_training_can_read_it(tmp_path, bytes_cut):
     path = save(tmp_path / "x.png", RGB)

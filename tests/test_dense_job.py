@@ -1,5 +1,6 @@
 """Dense tasks without training: what a command line becomes, what is refused, what is said at the end."""
 
+import dataclasses
 import json
 from types import SimpleNamespace
 
@@ -149,6 +150,22 @@ def test_other_classes_and_points_are_told_with_what_to_set(place, tmp_path):
         DataError, match=r"config\.dense\.rotation = 10\.0: expected 0: keypoints of this data set"
     ):
         job.prepare(config_of(**turned, **{"dense.upright": True}), tmp_path)
+
+
+def test_left_and_right_classes_are_not_mirrored(place, monkeypatch, tmp_path):
+    """Refused where a config asks for it; asked for by the main without; points are none of it."""
+    sided = dataclasses.replace(views3d.recipe(PLAN).dense, sided=True)
+    for module in (dense, job):
+        monkeypatch.setattr(module, "info_of", lambda dataset: sided)
+    config = config_of(**{"data.dir": str(place), "train.batch": 8})
+    with pytest.raises(ValueError, match=r"^dense\.mirror=0\.5: .* set --config\.dense\.mirror=0\.0$"):
+        job.prepare(config, tmp_path)
+    job.check_dense(config_of(**{"dense.mirror": 0.0}), build.dataset(config))
+    job.check_dense(config_of(**{"dense.task": "landmarks"}), build.dataset(config))
+    for task in dense.TASKS:
+        arguments = dense._parser().parse_args(["--workdir=x", f"--task={task}"])
+        found = dense.changes(SimpleNamespace(config=config), arguments)
+        assert ("--config.dense.mirror=0.0" in found) == (task == "segmentation")
 
 
 def test_the_part_of_the_examples_holds_the_truth_too(place):

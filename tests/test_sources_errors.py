@@ -6,6 +6,7 @@ import shutil
 import pytest
 import tensorflow_datasets as tfds
 
+from data import missing
 from data.errors import DataError
 from data.missing import prepared as names_in
 from data.sources import open_data_set
@@ -54,7 +55,7 @@ def test_a_name_of_a_folder_of_images_gets_its_command(place):
     refused("holiday", place, f"python -m data.prepare folder --source=DIR --name=holiday --data_dir={place}")
 
 
-@pytest.mark.parametrize("name", ["views3d", "fashion_mnist", "folder", "posed_folder", "grouped_folder"])
+@pytest.mark.parametrize("name", list(missing.OURS))
 def test_our_own_data_sets_get_their_command(tmp_path, name):
     refused(name, tmp_path, "there: none", f"python -m data.prepare {name}", f"--data_dir={tmp_path}")
 

@@ -6,12 +6,15 @@ import itertools
 import operator
 import os
 import pathlib
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from typing import TypeVar
 
 from data.builders import images, workers
 from data.builders.progress import report
+from data.builders.recipe import Example
 from data.errors import DataError
 
+T = TypeVar("T")
 Shape = tuple[int | None, int | None, int]
 
 
@@ -86,6 +89,16 @@ def _is_image(path: pathlib.Path, folder: pathlib.Path) -> bool:
     return not hidden and path.suffix.lower() in images.EXTENSIONS
 
 
+def read_text(path: pathlib.Path, what: str) -> str:
+    """A text file. Raises DataError, saying what it is, where it is missing or no text."""
+    try:
+        return path.read_text(encoding="utf-8")
+    except OSError as error:
+        raise DataError(f"{path} cannot be read ({error.strerror}): it is {what}, put it there") from error
+    except UnicodeDecodeError as error:
+        raise DataError(f"{path} is not UTF-8 text: it is {what}, fetch it again") from error
+
+
 def check_text(path: pathlib.Path) -> None:
     """Raises DataError for a name that no key can hold."""
     if str(path).encode(errors="replace").decode() != str(path):
@@ -109,6 +122,12 @@ def common_shape(headers: Iterable[images.Header]) -> Shape:
 def processes_for(count: int) -> int:
     """Starting a worker takes a second: a small folder is read without."""
     return workers.core_count() if count > 2000 else 1
+
+
+def made(make: Callable[[T], Example], items: Sequence[T], label: str, unit: str) -> Iterator[Example]:
+    """What `make`, which must be picklable, makes of each item, in order; progress counts items."""
+    found = workers.ordered_map(make, items, processes=processes_for(len(items)))
+    return report(found, total=len(items), label=label, unit=unit)
 
 
 def encoded_groups(

@@ -59,6 +59,36 @@ def read_encoded(path: pathlib.Path, channels: int, background: Background = "wh
         return encoded
 
 
+def read_pixels(path: pathlib.Path, channels: int) -> np.ndarray:
+    """The image decoded to its end: uint8 [h, w] of one channel (1, grey), or [h, w, 3] of three (RGB).
+
+    Raises:
+        DataError: the file cannot be read or decoded to the end.
+    """
+    with _naming(path), Image.open(path) as image:
+        return np.asarray(_flatten(ImageOps.exif_transpose(image), channels, "white"))
+
+
+def scaled(image: np.ndarray, size: int) -> np.ndarray:
+    """A square image [s, s, 3] at `size` x `size`: each pixel the mean of what it covers, or linearly where it grows.
+
+    What lies at x, (0, 0) the centre of the first pixel, lies at (x + 1/2) size / s - 1/2 then, exactly.
+    """
+    method = cv2.INTER_AREA if size < len(image) else cv2.INTER_LINEAR
+    return image if size == len(image) else cv2.resize(image, (size, size), interpolation=method)
+
+
+def encode_jpeg(image: np.ndarray) -> bytes:
+    """JPEG bytes of a photograph, uint8 RGB [h, w, 3]; a PNG would be several times as large."""
+    kept = [
+        cv2.IMWRITE_JPEG_QUALITY,
+        95,
+        cv2.IMWRITE_JPEG_SAMPLING_FACTOR,
+        cv2.IMWRITE_JPEG_SAMPLING_FACTOR_444,
+    ]
+    return cv2.imencode(".jpg", cv2.cvtColor(image, cv2.COLOR_RGB2BGR), kept)[1].tobytes()
+
+
 def encode_png(image: np.ndarray) -> bytes:
     """PNG bytes of a uint8 image [h, w] or RGB [h, w, 3]."""
     ordered = image if image.ndim == 2 else cv2.cvtColor(image, cv2.COLOR_RGB2BGR)
