@@ -15,6 +15,7 @@ OURS = {  # what `python -m data.prepare` makes, and the rest of its command lin
     "posed_folder": "posed_folder --source=DIR",
     "grouped_folder": "grouped_folder --source=DIR",
     "celebamask_hq": "celebamask_hq --source=DIR",
+    "wflw": "wflw --source=DIR",
 }
 
 

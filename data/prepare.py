@@ -2,7 +2,7 @@
 
     python -m data.prepare views3d|fashion_mnist [--source=DIR] [--data_dir=DIR]
     python -m data.prepare folder|grouped_folder|posed_folder --source=DIR [--name=NAME] [--data_dir=DIR] ...
-    python -m data.prepare celebamask_hq --source=DIR [--name=NAME] [--image_size=256] [--data_dir=DIR]
+    python -m data.prepare celebamask_hq|wflw --source=DIR [--name=NAME] [--image_size=256] [--data_dir=DIR]
 
 Exit status 0 when the data set is there at the end, also when it was there already. Errors are one line.
 """
@@ -28,12 +28,14 @@ _FLAGS = {  # data set -> the flags that it takes beside --data_dir
     "grouped_folder": ("source", "name", "test_share"),
     "posed_folder": ("source", "name", "test_share", "image_size", "background"),
     "celebamask_hq": ("source", "name", "image_size"),
+    "wflw": ("source", "name", "image_size"),
 }
 _NEED_SOURCE = {  # what it is a folder of
     "folder": "images",
     "grouped_folder": "groups of images",
     "posed_folder": "objects with transforms files",
     "celebamask_hq": "CelebA-HQ-img, CelebAMask-HQ-mask-anno and the mapping to CelebA",
+    "wflw": "WFLW_images and WFLW_annotations",
 }
 _FACES_SIZE = 256
 
@@ -101,6 +103,10 @@ def _recipe(data_set: str, flags: Mapping[str, Any]):
         from data.builders import celebamask_hq
 
         return celebamask_hq.recipe(source, name, flags["image_size"] or _FACES_SIZE)
+    if data_set == "wflw":
+        from data.builders import wflw
+
+        return wflw.recipe(source, name, flags["image_size"] or _FACES_SIZE)
     from data.builders import image_folder
 
     return image_folder.recipe(source, name)
