@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from experiments import build, convert, diffusers_nets, methods, runs
+from experiments import build, convert, diffusers_nets, initial_nets, methods, runs
 from experiments.configs import ddae_diffusers, default
 from soda_jax.nn.ddpm_blocks import time_sinusoid
 from soda_jax.nn.ddpm_layout import LAYOUTS, layout_of
@@ -175,9 +175,9 @@ def test_what_the_scheduler_predicts_is_what_is_trained(tmp_path):
     ("key", "value", "needed"), [("ddae.self_condition", "middle", "''"), ("model.denoiser", "dit", "'unet'")]
 )
 def test_a_net_that_no_file_has_is_refused_by_its_key(key, value, needed, tmp_path):
-    keys = diffusers_nets.keys_of(diffusers_nets.Folder.of(str(folders.write_config(tmp_path))))
+    net = initial_nets.of_diffusers(diffusers_nets.Folder.of(str(folders.write_config(tmp_path))))
     with pytest.raises(ValueError, match=rf"set --config\.{key}={needed}, or take"):
-        diffusers_nets.check_config("net", keys, {**keys, key: value})
+        initial_nets.check_config("net", net, {**net.keys, key: value})
 
 
 def test_folders_that_are_none_are_told(tmp_path, capsys):

@@ -185,7 +185,7 @@ def test_an_encoder_is_the_net_up_to_its_tap(variables):
         assert needed.keys() == {"time", "embed", *(f"block_{i}" for i in range(1, k + 1))}
         z, found = jax.jit(encoder.apply)({"params": {name: params[name] for name in needed}}, X)
         np.testing.assert_allclose(z, features[f"block_{k}"].mean((1, 2)), rtol=1e-4, atol=1e-5)
-        assert found.keys() == {"z", "pooled"}
+        assert found.keys() == {"map", "z", "pooled"}
     with pytest.raises(ValueError, match=r"ddae\.tap: expected one of block_0, .*block_3, found 'middle'"):
         jax.eval_shape(NET.tapped("middle", 1.0, 0.0).init, jax.random.key(0), X)
 

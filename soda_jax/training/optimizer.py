@@ -12,7 +12,7 @@ b  <- momentum b + g,   u = b,  or with nesterov  g + momentum b          (9)  s
 
 The decay of (2) is decoupled; "l2" adds weight_decay p to g instead, before the moments and after (1), as PyTorch's SGD
 does. It pulls on arrays of more than one axis, or on all. With `hold_images` the rate stays for so many images (an
-epoch): the warm-up of (4) is that of their last step, the cosine that of their first, as PyTorch's schedulers have it
+epoch): warm-up and steps of (4) are those of their last step, the cosine that of their first, as PyTorch's schedulers do
 when they are stepped once an epoch. (8) is 1 % at its least, so that from a decay of 0.99 on it is no ramp at all: such
 an average remembers where it began.
 """
@@ -137,7 +137,7 @@ def learning_rate(config: OptimizerConfig) -> Callable:
         if config.schedule == "constant":
             return config.learning_rate * ramp
         if config.schedule == "steps":
-            past = jnp.sum(first >= jnp.asarray(config.milestones))
+            past = jnp.sum(first + held - 1 >= jnp.asarray(config.milestones))
             return config.learning_rate * ramp * config.step_factor**past
         progress = jnp.clip((first - warmup) / max(total - warmup, 1), 0.0, 1.0)
         return config.learning_rate * ramp * 0.5 * (1.0 + jnp.cos(jnp.pi * progress))
