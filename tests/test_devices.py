@@ -25,7 +25,11 @@ RARE = 1e-3  # in networks with ten times the parameters of the others, some are
 FAR = 6e-3  # a step of the rate 3e-3, the other way
 CASES = [("soda", mesh) for mesh in MESHES]
 CASES += [(name, mesh) for name in METHODS if name not in ("soda", *OPTIONS) for mesh in FEW]
-LEFT_OUT = ("wide", "soda_dit", "landmarks")  # what is theirs is in supervised, in soda and ddae_dit, in segmentation
+LEFT_OUT = (
+    "wide",
+    "soda_dit",
+    "landmarks",
+)  # what is theirs is in supervised, in soda and ddae_dit, in segmentation
 CASES += [(name, "2 x 4") for name in OPTIONS if name not in LEFT_OUT]
 
 
