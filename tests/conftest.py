@@ -74,18 +74,14 @@ FAST = {
 SLOW = {
     "ahead",
     "compile_tpu",
-    "convert",
     "crash",
     "dense",
     "devices",
     "edit_modes",
-    "fashion_head",
     "finetune",
     "hooks_sharded",
     "images",
-    "killed_jobs",
     "methods_trained",
-    "noisy_classifier_trained",
     "posed_run",
     "probe_grid",
     "processes",
@@ -99,6 +95,16 @@ SLOW = {
     "unconditional",
 }
 
+# Files of `pytest -m rare`, for which .ci/run has no time: whole jobs of parts that change seldom.
+RARE = {
+    "convert",
+    "convert_adm",
+    "convert_dit",
+    "encode_latents",
+    "fashion_head",
+    "killed_jobs",
+    "noisy_classifier_trained",
+}
 
 # Files that take longest, begun first: a file is one process's, and the last to begin would keep the others waiting.
 DEAREST = ["crash", "processes", "topology", "resume_random", "killed_jobs", "fashion_head", "posed_run"]
@@ -114,13 +120,15 @@ DEAREST += [
 
 
 def pytest_collection_modifyitems(items):
-    """Marks the tests of FAST and of SLOW; brings those of DEAREST to the front."""
+    """Marks the tests of FAST, of SLOW and of RARE; brings those of DEAREST to the front."""
     for item in items:
         name = item.path.stem.removeprefix("test_")
         if name in FAST:
             item.add_marker(pytest.mark.fast)
         if name in SLOW:
             item.add_marker(pytest.mark.slow)
+        if name in RARE:
+            item.add_marker(pytest.mark.rare)
     place = {name: number for number, name in enumerate(DEAREST)}
     items.sort(key=lambda item: place.get(item.path.stem.removeprefix("test_"), len(place)))
 
