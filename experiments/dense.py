@@ -38,7 +38,7 @@ from experiments.configs import dense as dense_config
 from experiments.finetune import name_of
 from experiments.job import flags_of
 from experiments.probing import plain_stream, print_once, shown, write_json
-from experiments.runs import Run
+from experiments.runs import Run, open_trained
 from soda_jax.evaluation import landmarks, segmentation
 from soda_jax.evaluation.features import Rows
 from soda_jax.methods.dense import Dense
@@ -60,7 +60,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def dense(arguments: argparse.Namespace, more: Sequence[str]) -> dict[str, Any]:
     """Trains, measures, writes and prints. Raises what opening a run or a data set raises, and Stopped."""
-    run = tuning.open_trained(arguments.workdir, arguments.step)
+    run = open_trained(arguments.workdir, arguments.step)
     folder = run.workdir / "dense" / arguments.task / str(run.step) / (arguments.name or folder_of(arguments))
     flags = [*changes(run, arguments), *more]
     tuned = tuning.train(f"{CONFIG}:{run.workdir}@{run.step}", folder, flags)

@@ -20,8 +20,7 @@ from experiments.editing import attribute, directions, explorer, interpolate, ma
 from experiments.editing.outcome import Outcome
 from experiments.editing.studio import Studio
 from experiments.probing import print_once
-from experiments.runs import Run, command
-from experiments.sample import run_at
+from experiments.runs import Run, command, open_trained
 from soda_jax.methods.soda import SODA
 
 MODES: Mapping[str, Callable[[Studio], Outcome]] = {
@@ -69,7 +68,7 @@ def check_editable(run: Run) -> None:
 
 def edit(arguments: argparse.Namespace) -> list[Path]:
     """The files of one mode, made unless they are there."""
-    studio = Studio(run_at(arguments.workdir, arguments.step), arguments)
+    studio = Studio(open_trained(arguments.workdir, arguments.step), arguments)
     check_editable(studio.run)
     there = outcome.found(studio, arguments.mode)
     if there:

@@ -17,8 +17,9 @@ DIR/finetune/<step>/results.json, of the last one that was done:
 """
 
 import argparse
+import json
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +28,7 @@ import numpy as np
 from experiments import build, runs, tuning
 from experiments.configs import finetune as finetune_config
 from experiments.probing import SPLITS, plain_stream, print_once, shown, write_json
-from experiments.runs import Run
+from experiments.runs import Run, open_trained
 from soda_jax.evaluation.features import Extractor
 from soda_jax.evaluation.intervals import accuracy_interval
 
@@ -41,12 +42,12 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def finetune(arguments: argparse.Namespace, more: Sequence[str]) -> dict[str, Any]:
     """Trains, measures, writes and prints. Raises what opening a run raises, and Stopped."""
-    run = tuning.open_trained(arguments.workdir, arguments.step)
+    run = open_trained(arguments.workdir, arguments.step)
     folder = run.workdir / "finetune" / str(run.step) / (arguments.name or name_of(arguments))
     given = {"finetune.fraction": arguments.fraction, "finetune.shots": arguments.shots}
     given |= {"finetune.start": arguments.start, "train.images": arguments.images}
     tuned = tuning.train(f"{CONFIG}:{run.workdir}@{run.step}", folder, [*tuning.as_flags(given), *more])
-    found = results(tuned)
+    found = results(tuned, before(folder / "results.json"))
     for path in (folder, folder.parent):
         write_json(path / "results.json", found)
     print_once(text(found))
@@ -59,10 +60,19 @@ def name_of(arguments: argparse.Namespace) -> str:
     return f"{part}_scratch" if arguments.start == "scratch" else part
 
 
-def results(run: Run) -> dict[str, Any]:
-    """What the averaged networks of a fine-tuned run know of the test split."""
-    c, dataset = run.config, build.dataset(run.config)
-    variables, ask = run.ema_variables(), extractor(run)
+def before(path: Path) -> dict[str, Any]:
+    """What an earlier call has left."""
+    return json.loads(path.read_text()) if path.is_file() else {}
+
+
+def results(run: Run, found: Mapping[str, Any]) -> dict[str, Any]:
+    """What the averaged networks of a fine-tuned run know of the test split; `found`, if that is of the same."""
+    c, variables = run.config, run.ema_variables()
+    made_from = {"weights": runs.fingerprint(variables), "config": runs.digest(runs.plain(c))}
+    if found.get("made_from") == made_from:
+        print_once("the test split has answered already")
+        return dict(found)
+    dataset, ask = build.dataset(c), extractor(run)
     count = len(dataset.split("test")) * dataset.views
     with plain_stream(dataset, "test", c, c.probe.batch) as stream:
         pieces = shown(stream, "answering test", -(-count // c.probe.batch), print_once)
@@ -81,7 +91,7 @@ def results(run: Run) -> dict[str, Any]:
         "start": c.finetune.start,
         "sizes": {"train": examples, SPLITS[1]: len(table)},
         "images": run.step * c.train.batch,
-        "made_from": {"weights": runs.fingerprint(variables), "config": runs.digest(runs.plain(c))},
+        "made_from": made_from,
     }
 
 

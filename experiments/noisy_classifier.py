@@ -30,10 +30,11 @@ from typing import Any
 import jax.numpy as jnp
 import numpy as np
 
+from data.sources import DataSet
 from experiments import build, runs, tuning
 from experiments.configs import noisy_classifier as recipe
 from experiments.probing import plain_stream, print_once, shown, write_json
-from experiments.runs import Run
+from experiments.runs import Run, open_trained
 from soda_jax.evaluation.features import Extractor, Table
 from soda_jax.evaluation.intervals import accuracy_interval
 from soda_jax.parallel import processes
@@ -53,7 +54,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def classify(arguments: argparse.Namespace, more: Sequence[str]) -> Found:
     """Trains, asks, writes and prints. Raises what opening a run raises, and Stopped."""
-    run, backbone = tuning.open_trained(arguments.workdir, arguments.step), arguments.backbone
+    run, backbone = open_trained(arguments.workdir, arguments.step), arguments.backbone
     folder = run.workdir / "noisy_classifier" / str(run.step)
     place = f"{run.workdir}@{run.step},{backbone}"
     recipe.get_config(place)  # what is wrong with the run is told here, in a line
@@ -89,7 +90,7 @@ def results(run: Run, before: Found) -> Found:
     ask = Extractor(
         lambda told, images: method.answers(told["variables"], images, told["level"]), ("answers",)
     )
-    rows = [asked(run, ask, variables, level) for level in levels]
+    rows = [asked(run, dataset, ask, variables, level) for level in levels]
     logsnr = np.asarray(method.ddae.schedule.logsnr(jnp.asarray(levels) / method.ddae.levels))
     names = [*dataset.labels]
     labels = {name: [accuracy(table, place, name) for table in rows] for place, name in enumerate(names)}
@@ -107,9 +108,9 @@ def results(run: Run, before: Found) -> Found:
     }
 
 
-def asked(run: Run, ask: Extractor, variables: Any, level: int) -> Table:
+def asked(run: Run, dataset: DataSet, ask: Extractor, variables: Any, level: int) -> Table:
     """The answers for every test image under one draw of this level's noise."""
-    c, dataset = run.config, build.dataset(run.config)
+    c = run.config
     count = len(dataset.split("test")) * dataset.views
     told = {"variables": variables, "level": np.asarray(level, np.int32)}
     with plain_stream(dataset, "test", c, c.probe.batch) as stream:

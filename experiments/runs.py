@@ -111,6 +111,14 @@ def open_run(
         ) from error
 
 
+def open_trained(workdir: str | Path, step: int | None = None) -> Run:
+    """`open_run` of one that has a checkpoint. ValueError where it has none yet."""
+    run = open_run(workdir, step)
+    if run.step is None:
+        raise ValueError(f"{run.checkpoints} has no checkpoint yet: train first, or give another --workdir")
+    return run
+
+
 def _opened(workdir: Path, saved: Mapping[str, Any], step: int | None, overrides: Mapping[str, Any]) -> Run:
     config = restored(saved["config"])
     with config.unlocked():

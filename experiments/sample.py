@@ -19,7 +19,7 @@ from pathlib import Path
 
 from experiments import cluster, images, novel_views, pictures, reconstruction, unconditional, xla_flags
 from experiments.probing import print_once
-from experiments.runs import Run, open_run
+from experiments.runs import Run, open_trained
 
 # mode -> what draws: it gets the run, at a step, and the command line, and returns the paths of what to look at
 MODES: Mapping[str, Callable[[Run, argparse.Namespace], list[Path]]] = {
@@ -37,21 +37,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     xla_flags.set_up()
 
     def work() -> None:
-        paths = MODES[arguments.mode](run_at(arguments.workdir, arguments.step), arguments)
+        paths = MODES[arguments.mode](open_trained(arguments.workdir, arguments.step), arguments)
         print_once(f"{arguments.mode}: " + ", ".join(str(path) for path in paths))
 
     folder = Path(arguments.workdir)
     return cluster.carry_out(
         "experiments.sample", arguments, folder, work, if_stopped="draws what is missing"
     )
-
-
-def run_at(workdir: str | Path, step: int | None) -> Run:
-    """The run at this step (None: its newest). ValueError where it has no checkpoint yet."""
-    run = open_run(workdir, step)
-    if run.step is None:
-        raise ValueError(f"{run.checkpoints} has no checkpoint yet: train first, or give another --workdir")
-    return run
 
 
 def _parser() -> argparse.ArgumentParser:

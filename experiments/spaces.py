@@ -5,7 +5,7 @@ from pathlib import Path
 from jaxtyping import Array, Float
 
 from experiments.export import frozen
-from experiments.runs import fingerprint, open_run
+from experiments.runs import fingerprint, open_trained
 from soda_jax.evaluation import feature_spaces
 from soda_jax.evaluation.feature_spaces import Space
 from soda_jax.export import bundle
@@ -30,9 +30,7 @@ def space_of(name: str) -> Space:
 
 def run_space(workdir: Path, step: int | None = None) -> Space:
     """That of a run's encoder, with averaged weights. ValueError where there is no checkpoint yet."""
-    run = open_run(workdir, step)
-    if run.step is None:
-        raise ValueError(f"{run.checkpoints} has no checkpoint yet: train first, or give another run")
+    run = open_trained(workdir, step)
     encoder = frozen(run)
     return encoder_space(encoder, fingerprint(encoder.variables))
 

@@ -41,14 +41,6 @@ def run_main(parser: argparse.ArgumentParser, work: Work, argv: Sequence[str] | 
     return 0
 
 
-def open_trained(workdir: Path, step: int | None) -> Run:
-    """A run that has a checkpoint. ValueError where it has none, and what `open_run` raises."""
-    run = open_run(workdir, step)
-    if run.step is None:
-        raise ValueError(f"{run.checkpoints} has no checkpoint yet: train first, or give another --workdir")
-    return run
-
-
 def as_flags(given: Mapping[str, Any]) -> list[str]:
     """{"train.images": 8, "ddae.tap": None} -> ["--config.train.images=8"]"""
     return [f"--config.{key}={value}" for key, value in given.items() if value is not None]

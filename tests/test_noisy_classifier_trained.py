@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from experiments import noisy_classifier, report
+from experiments import build, noisy_classifier, report
 from experiments.configs import noisy_classifier as recipe
 from experiments.runs import open_run
 from soda_jax.methods.base import FROZEN
@@ -115,7 +115,7 @@ def test_one_level_alone_is_answered_as_among_the_others(classified):
     """By a program of its own."""
     folder = classified / "noisy_classifier" / "4" / "ddae"
     run = open_run(folder)
-    table = noisy_classifier.asked(run, extractor(run), run.ema_variables(), 201)
+    table = noisy_classifier.asked(run, build.dataset(run.config), extractor(run), run.ema_variables(), 201)
     value, (low, high) = noisy_classifier.accuracy(table, list(table.labels).index("hue"), "hue")
     assert value == pytest.approx(results(classified)["ddae"]["labels"]["hue"]["test"][4])
     assert low <= value <= high and len(table) == 40

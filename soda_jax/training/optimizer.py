@@ -12,9 +12,9 @@ b  <- momentum b + g,   u = b,  or with nesterov  g + momentum b          (9)  s
 
 The decay of (2) is decoupled; "l2" adds weight_decay p to g instead, before the moments and after (1), as PyTorch's SGD
 does. It pulls on arrays of more than one axis, or on all. With `hold_images` the rate stays for so many images (an
-epoch): warm-up and steps of (4) are those of their last step, the cosine that of their first, as PyTorch's schedulers do
-when they are stepped once an epoch. (8) is 1 % at its least, so that from a decay of 0.99 on it is no ramp at all: such
-an average remembers where it began.
+epoch): warm-up and steps of (4) are those of their last step, the cosine is that of their first, as PyTorch's
+schedulers do when they are stepped once an epoch. (8) is 1 % at its least, so that from a decay of 0.99 on it is no
+ramp at all: such an average remembers where it began.
 """
 
 import itertools
