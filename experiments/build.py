@@ -61,6 +61,7 @@ def lengths(config: ConfigDict) -> Lengths:
         images=config.train.images,
         log_every=config.train.log_every_images,
         save_every=config.checkpoint.every_images,
+        minutes=config.train.minutes,
     )
 
 

@@ -6,6 +6,7 @@ any of them and go on from there. What is done already is found and said: the sa
 
 import argparse
 import math
+import os
 import shlex
 import signal
 import subprocess
@@ -19,8 +20,12 @@ from etils import epath
 
 from experiments.configs import quickstart as recipe
 from soda_jax.training.integrity import is_whole
+from soda_jax.training.metrics import read_metrics
 
 CONFIG = "experiments/configs/quickstart.py"
+# Memory in large pages, where Linux gives them to who asks: a step gets its arrays anew, page by page. See README, Speed.
+LARGE_PAGES = "glibc.malloc.hugetlb=1"
+PATIENCE = 1.25  # times --minutes, then a slower machine stops training and goes on with what there is
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,14 +65,20 @@ def main(argv: Sequence[str] | None = None) -> int:
 def stages(workdir: Path, minutes: float, data_dir: str = "") -> list[Stage]:
     """What is to be done, in order; `minutes` of training on the machine that the recipe was tuned on."""
     images, batch = round(minutes * recipe.IMAGES_PER_MINUTE), recipe.get_config().train.batch
+    limit = PATIENCE * minutes
     where = f"--workdir={workdir}"
     last = math.ceil(images / batch)
+
+    def done() -> str:
+        return trained(workdir, last) or timed_out(workdir, limit, images)
+
     prepare = ("data.prepare", "views3d", *([f"--data_dir={data_dir}"] if data_dir else []))
     train = ("experiments.train", f"--config={CONFIG}", where, f"--config.train.images={images}")
+    train += (f"--config.train.minutes={limit:g}",)
     train += (f"--config.data.dir={data_dir}",) if data_dir else ()
     return [
         Stage(name="prepare data", command=prepare),
-        Stage(name="train", command=train, found=lambda: trained(workdir, last), promises=True),
+        Stage(name="train", command=train, found=done, promises=True),
         Stage(name="probe", command=("experiments.probe", where)),
         Stage(name="sample", command=("experiments.sample", where)),
         Stage(name="report", command=("experiments.report", where)),
@@ -108,6 +119,17 @@ def trained(workdir: Path, last: int) -> str:
     return f"the checkpoint of step {step} in {workdir}/checkpoints" if step >= last else ""
 
 
+def timed_out(workdir: Path, minutes: float, images: int) -> str:
+    """True in words when the newest checkpoint is that of a training that so many minutes have ended."""
+    *_, record = [{}, *read_metrics(workdir / "metrics.jsonl")]
+    if record.get("end") != "time is up" or record["minutes"] < minutes or record["step"] != newest(workdir):
+        return ""
+    return (
+        f"the checkpoint of step {record['step']} in {workdir}/checkpoints: {record['images']:,} of {images:,} images "
+        f"in {record['minutes']:g} minutes, all the time there is for them (--minutes gives more)"
+    )
+
+
 def newest(workdir: Path) -> int:
     """Step of the newest checkpoint, -1 where there is none."""
     folders = (path for path in workdir.glob("checkpoints/*") if path.name.isdigit())
@@ -121,7 +143,8 @@ def execute(command: Sequence[str]) -> int:
     and end; Stopped is raised when it has.
     """
     got: list[int] = []
-    with subprocess.Popen([sys.executable, "-m", *command], process_group=0) as process:
+    environment = {"GLIBC_TUNABLES": LARGE_PAGES, **os.environ}
+    with subprocess.Popen([sys.executable, "-m", *command], process_group=0, env=environment) as process:
 
         def forward(number, frame):
             got.append(number)

@@ -30,6 +30,7 @@ FREE = (
     "data.threads",
     "data.prefetch",
     "train.images",
+    "train.minutes",
     "train.log_every_images",
     "train.allow_config_change",
     "train.watchdog_minutes",

@@ -5,7 +5,8 @@ stopped; SIGTERM and Ctrl-C save first. --init=PATH begins a DDAE with weights t
 experiments/configs/ddae_diffusers.py:PATH, ddae_dit_latents.py:PATH or ddae_adm.py:PATH. What it leaves in the workdir:
 
     config.json                config, versions, command line, what there is to know of the data set
-    metrics.jsonl              one JSON object a line: step, images, loss, images_per_second, monitor/..., ...
+    metrics.jsonl              one JSON object a line: step, images, loss, images_per_second, monitor/..., ...; and
+                               {"step", "images", "minutes", "end": "time is up"} where config.train.minutes ended it
     tensorboard/               the same numbers
     checkpoints/<step>/        the last few states
     samples/step_<step>.png    source, target, generated
@@ -16,6 +17,7 @@ experiments/configs/ddae_diffusers.py:PATH, ddae_dit_latents.py:PATH or ddae_adm
 On several hosts every one of them runs this command: see experiments/launch/ and experiments/cluster.py.
 """
 
+import math
 import os
 import signal
 import time
@@ -199,10 +201,17 @@ def run_loop(
             advance=progress.advance,
             checkpoints=checkpoints,
             stop=stop,
+            time_is_up=deadline(job.lengths.minutes),
             hooks=hooks(job, progress.say),
             note=watch.note,
         )
         return train(state, first, stream, parts, job.lengths, ledger)
+
+
+def deadline(minutes: float) -> Callable[[], bool]:
+    """True once so many minutes are over; 0: never."""
+    end = time.monotonic() + 60 * minutes if minutes else math.inf
+    return lambda: time.monotonic() >= end
 
 
 def recorder(job: Job, writer: MetricWriter, progress: Progress) -> Callable[[dict[str, Any]], None]:
@@ -228,6 +237,10 @@ def last_word(job: Job, state: TrainState | None, end: End, stop: StopRequest) -
     if end.kind == "finished":
         images = end.step * job.lengths.batch
         return f"finished: {images:,} images, checkpoint in {job.workdir}/checkpoints/{end.step}"
+    if end.kind == "time is up":
+        minutes, images = job.lengths.minutes, end.step * job.lengths.batch
+        append_record(job.workdir, {"step": end.step, "images": images, "minutes": minutes, "end": end.kind})
+        return f"config.train.minutes={minutes:g} are over after step {end.step}: saved; the same command goes on"
     if end.kind == "stopped":
         return f"stopped by {signal_name} after step {end.step}: saved; the same command goes on from there"
     folder = save_failure(job.workdir, end.step, state, end.batch, job.metadata)

@@ -22,11 +22,12 @@ def update(state, batch):
 class Bench:
     """A loop whose surroundings write down what happens to them."""
 
-    def __init__(self, losses, *, hooks=(), stop_after=None, **lengths):
+    def __init__(self, losses, *, hooks=(), stop_after=None, late_after=None, **lengths):
         default = {"batch": BATCH, "images": BATCH * 6, "log_every": BATCH * 2, "save_every": BATCH * 3}
         self.lengths = Lengths(**default | lengths)
         self.events, self.saved, self.records, self.asked = [], {}, [], 0
         self.losses, self.stop_after, self.ledger, self.advanced = losses, stop_after, Ledger(), 0
+        self.late_after = late_after
         self.hooks = [Hook(every_images=every, run=run) for every, run in hooks]
 
     def save(self, step, state, progress):
@@ -57,6 +58,7 @@ class Bench:
             advance=self.advance,
             checkpoints=self,
             stop=self.stop,
+            time_is_up=lambda: self.late_after is not None and self.asked >= self.late_after,
             hooks=self.hooks,
         )
         state = jax.device_put({"count": np.int32(first), "failed": np.bool_(False)})
@@ -117,6 +119,33 @@ def test_a_stop_at_a_checkpoint_does_not_lose_sums():
     bench = Bench([1.0] * 6, stop_after=3)
     bench.run()
     assert bench.saved[3][1]["sums"] == {"loss": 1.0}
+
+
+def test_when_time_is_up_the_step_is_finished_and_saved():
+    bench = Bench([1.0] * 6, late_after=2, save_every=0)
+    _, end = bench.run()
+    assert (end.kind, end.step) == ("time is up", 2)
+    assert bench.events == ["step 1", "step 2", "log 2", "save 2"]
+
+
+def test_a_stop_comes_before_the_time():
+    _, end = Bench([1.0] * 6, late_after=2, stop_after=2).run()
+    assert end.kind == "stopped"
+
+
+def test_data_that_fail_when_time_is_up_are_no_stop():
+    def stream():
+        yield from ({"x": np.float32(1)} for _ in range(2))
+        raise OSError("damaged")
+
+    with pytest.raises(OSError, match="damaged"):
+        Bench([], late_after=3, save_every=0).run(batches=stream())
+
+
+@pytest.mark.parametrize("minutes", [-1.0, float("inf"), float("nan")])
+def test_minutes_that_are_none_are_named(minutes):
+    with pytest.raises(ValueError, match=r"train\.minutes must be 0 \(no limit\) or more"):
+        Lengths(batch=4, images=8, log_every=0, save_every=0, minutes=minutes)
 
 
 def test_data_that_fail_while_stopping_are_a_stop():

@@ -1,5 +1,6 @@
 """The quickstart composes the public mains: the right commands in the right order, each only while needed."""
 
+import json
 import signal
 import subprocess
 import sys
@@ -88,6 +89,33 @@ def test_more_minutes_go_on_and_the_new_checkpoint_is_probed(tmp_path):
     assert {"experiments.train", "experiments.probe"} <= set(started)
 
 
+def time_is_up(workdir, step, minutes):
+    """What a training leaves that its minutes ended."""
+    finish(workdir, f"checkpoints/{step}")
+    record = {"step": step, "images": step * BATCH, "minutes": minutes, "end": "time is up"}
+    (workdir / "metrics.jsonl").write_text(
+        json.dumps({"step": step, "loss": 1.0}) + "\n" + json.dumps(record) + "\n"
+    )
+
+
+def test_a_machine_that_is_slower_trains_as_long_as_there_is_time_and_goes_on(tmp_path, capsys):
+    limit = 2 * quickstart.PATIENCE
+    assert f"--config.train.minutes={limit:g}" in stages(tmp_path, 2)[1].command
+    started = start_nothing(
+        stages(tmp_path, 2), effect=lambda c: time_is_up(tmp_path, 7, limit) if "train" in c[0] else None
+    )
+    assert started[1:3] == ["experiments.train", "experiments.probe"]
+    assert "experiments.train" not in start_nothing(stages(tmp_path, 2))
+    assert f"{7 * BATCH:,} of {round(2 * recipe.IMAGES_PER_MINUTE):,} images" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(("minutes", "newer"), [(1.0, ()), (2.0, ("checkpoints/9",))])
+def test_less_time_or_an_older_checkpoint_do_not_end_it(tmp_path, minutes, newer):
+    time_is_up(tmp_path, 7, minutes * quickstart.PATIENCE)
+    finish(tmp_path, *newer)
+    assert stages(tmp_path, 2)[1].found() == ""
+
+
 def test_a_failing_stage_stops_the_rest_and_its_status_is_told():
     todo = [Stage(name="one", command=("a",)), Stage(name="two", command=("b",))]
     with pytest.raises(Stopped, match=r"\[1/2\] one failed with exit status 3") as stop:
@@ -146,6 +174,18 @@ def test_a_signal_reaches_the_stage_which_may_save_and_end(tmp_path, number):
         process.send_signal(number)
         assert process.wait(60) == 128 + number
     assert (tmp_path / "up.saved").read_text() == str(int(number))
+
+
+@pytest.mark.parametrize("given", [{}, {"GLIBC_TUNABLES": "glibc.malloc.perturb=0"}])
+def test_stages_ask_for_large_pages_unless_the_user_says_otherwise(tmp_path, monkeypatch, given):
+    (tmp_path / "teller.py").write_text(
+        "import os, sys, pathlib\npathlib.Path(sys.argv[1]).write_text(os.environ['GLIBC_TUNABLES'])\n"
+    )
+    monkeypatch.delenv("GLIBC_TUNABLES", raising=False)
+    for name, value in {"PYTHONPATH": str(tmp_path), **given}.items():
+        monkeypatch.setenv(name, value)
+    assert execute(["teller", str(tmp_path / "told")]) == 0
+    assert (tmp_path / "told").read_text() == given.get("GLIBC_TUNABLES", quickstart.LARGE_PAGES)
 
 
 @pytest.mark.parametrize("minutes", ["0", "-1", "inf", "x"])

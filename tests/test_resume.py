@@ -62,6 +62,18 @@ def test_stopped_by_a_signal(step, unbroken, tmp_path):
     assert_same_end(tmp_path, unbroken)
 
 
+def test_ended_by_its_minutes(unbroken, tmp_path):
+    said, short = [], {"train.minutes": 1e-9}
+    end = small_job.run(tmp_path, short, say=said.append)
+    assert (end.kind, end.step) == ("time is up", 1) and "config.train.minutes=1e-09 are over" in said[-1]
+    told = small_job.records(tmp_path)[-1]
+    assert told == {"step": 1, "images": BATCH, "minutes": 1e-9, "end": "time is up"}
+    assert small_job.run(tmp_path, short).step == 2
+    assert small_job.run(tmp_path).kind == "finished"
+    left = [record for record in small_job.records(tmp_path) if "end" not in record]
+    assert left == small_job.records(unbroken)
+
+
 def kill_at(step, workdir):
     """Runs until a step in a process of its own, which then kills itself."""
     command = [sys.executable, "-m", "tests.killed_job", workdir, str(step), prepared_data.data_dir()]

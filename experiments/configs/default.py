@@ -198,6 +198,9 @@ def train() -> ConfigDict:
     """How long, and by how many."""
     train = ConfigDict()
     train.images = 4_000_000  # length of the training
+    train.minutes = (
+        0.0  # of steps, at most, in one call of the command, which then saves and ends; 0: no limit
+    )
     train.batch = 512  # images a step, over all devices
     train.accumulation = 1  # microbatches a step, to save memory
     train.log_every_images = 10_240

@@ -4,6 +4,7 @@ Order is a contract. At a step where something is due: hooks, then the step's ow
 then the checkpoint; so a checkpoint holds the sums as the log left them, and going on repeats nothing.
 """
 
+import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol, runtime_checkable
@@ -18,18 +19,21 @@ from soda_jax.types import Batch, Tree
 
 @dataclass(frozen=True, kw_only=True)
 class Lengths:
-    """In images, so that they survive another batch size; 0 means never."""
+    """In images, so that they survive another batch size; 0 means never. And in minutes; 0: no limit."""
 
     batch: int
     images: int
     log_every: int
     save_every: int
+    minutes: float = 0.0
 
     def __post_init__(self):
         for name in ("batch", "images", "log_every", "save_every"):
             least = 1 if name in ("batch", "images") else 0
             if getattr(self, name) < least:
                 raise ValueError(f"{_KEYS[name]} must be {least} or more, found {getattr(self, name)}")
+        if not 0 <= self.minutes < math.inf:
+            raise ValueError(f"train.minutes must be 0 (no limit) or more, found {self.minutes}")
 
     @property
     def steps(self) -> int:
@@ -71,15 +75,19 @@ class Parts:
     advance: Callable[[int], None]  # called with the images of each step
     checkpoints: Saver
     stop: Callable[[], bool]  # asked once a step: shall we end here?
+    time_is_up: Callable[[], bool] = lambda: False  # likewise, for another reason
     hooks: Sequence[Hook] = ()
     note: Callable[[str, int], None] = lambda phase, step: None  # called as each phase of a step begins
+
+
+Early = Literal["stopped", "time is up"]
 
 
 @dataclass(frozen=True, kw_only=True)
 class End:
     """How training ended, at which step, and the batch that broke it ("diverged")."""
 
-    kind: Literal["finished", "stopped", "diverged"]
+    kind: Literal["finished", "stopped", "time is up", "diverged"]
     step: int
     batch: Batch | None = None
 
@@ -108,7 +116,7 @@ def train(
             parts.note("batch", number)
             batch = fetch(batches, parts, ledger)
             if batch is None:
-                return state, stopped(state, number - 1, late, parts, lengths, ledger)
+                return state, saved("stopped", state, number - 1, late, parts, lengths, ledger)
             parts.note("step", number)
             state, metrics = parts.step(state, batch)
             ledger.clock.tick()
@@ -120,8 +128,8 @@ def train(
                 if not attend(state, late, parts, lengths, ledger):
                     return state, End(kind="diverged", step=number, batch=batch)
                 late = None
-            if number < lengths.steps and must_stop(number, parts, lengths):
-                return state, stopped(state, number, late, parts, lengths, ledger)
+            if number < lengths.steps and (reason := why_end(number, parts, lengths)):
+                return state, saved(reason, state, number, late, parts, lengths, ledger)
     return state, End(kind="finished", step=max(first, lengths.steps))
 
 
@@ -182,19 +190,31 @@ def save(state: Tree, step: int, parts: Parts, ledger: Ledger) -> None:
         parts.checkpoints.save(step, state, ledger.saved())
 
 
-def must_stop(step: int, parts: Parts, lengths: Lengths) -> bool:
-    """True once a stop is asked for. Several processes agree: on SIGTERM at once, on Ctrl-C at the next record."""
-    if process_count() == 1:
-        return parts.stop()
-    return preempted(step) or (lengths.logs(step) and any_process(parts.stop()))
+def why_end(step: int, parts: Parts, lengths: Lengths) -> Early | None:
+    """Why to end before the end, if so. Several processes agree: on SIGTERM at once, else at the next record."""
+    if process_count() > 1 and preempted(step):
+        return "stopped"
+    if process_count() > 1 and not lengths.logs(step):
+        return None
+    if any_process(parts.stop()):
+        return "stopped"
+    return "time is up" if any_process(parts.time_is_up()) else None
 
 
-def stopped(state: Tree, step: int, late: Late | None, parts: Parts, lengths: Lengths, ledger: Ledger) -> End:
+def saved(
+    reason: Early,
+    state: Tree,
+    step: int,
+    late: Late | None,
+    parts: Parts,
+    lengths: Lengths,
+    ledger: Ledger,
+) -> End:
     """Saves, unless the last step turns out to have diverged."""
     if late and not settle(late, parts, lengths, ledger):
         return End(kind="diverged", step=step, batch=late.batch)
     save(state, step, parts, ledger)
-    return End(kind="stopped", step=step)
+    return End(kind=reason, step=step)
 
 
 _KEYS = {
