@@ -23,7 +23,7 @@ from soda_jax.training.integrity import is_whole
 from soda_jax.training.metrics import read_metrics
 
 CONFIG = "experiments/configs/quickstart.py"
-# Memory in large pages, where Linux gives them to who asks: a step gets its arrays anew, page by page. See README, Speed.
+# Memory in large pages, where Linux gives them to who asks: a step gets its arrays anew, page by page.
 LARGE_PAGES = "glibc.malloc.hugetlb=1"
 PATIENCE = 1.25  # times --minutes, then a slower machine stops training and goes on with what there is
 
