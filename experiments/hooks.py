@@ -15,6 +15,7 @@ from data.sources import DataSet
 from experiments import build, networks
 from experiments.drawing import numbered_noise, source_columns
 from experiments.job import Job
+from experiments.xla_flags import jit_seldom
 from soda_jax.methods.base import LatentMethod, to_uint8
 from soda_jax.parallel.processes import is_main
 from soda_jax.parallel.sharding import gather, put_rows, replicated
@@ -46,7 +47,7 @@ def monitoring(job: Job, say: Callable[[str], None]) -> Callable[[TrainState, in
         )
     batch = put_rows(fixed_batch(job.config, job.dataset, size), job.mesh)
 
-    @jax.jit
+    @jit_seldom
     def measure(variables, batch):
         keys = jax.random.split(stream(job.config, MONITOR), size)
         return monitor(job.method, gather(variables, ema_variables(job.shardings)), batch, keys, parts)

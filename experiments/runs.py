@@ -18,6 +18,7 @@ from ml_collections import ConfigDict
 from data.sources import DataSet
 from experiments import build, methods
 from experiments.configs import default
+from experiments.xla_flags import jit_seldom
 from soda_jax.methods.base import BatchSpec, Method
 from soda_jax.training import checkpoints
 from soda_jax.types import Tree
@@ -83,7 +84,7 @@ class Run:
 
     def untrained_variables(self) -> Tree:
         """The variables that training began with."""
-        return jax.jit(lambda key: self.method.init(key, self.spec))(build.init_key(self.config))
+        return jit_seldom(lambda key: self.method.init(key, self.spec))(build.init_key(self.config))
 
     def abstract_variables(self) -> Tree:
         """Shapes of the variables."""

@@ -175,7 +175,7 @@ def start_state(job: Job, checkpoints: Checkpoints, first: int) -> TrainState:
     """The state after `first` steps, on the devices."""
     if checkpoints.latest is not None:
         return checkpoints.restore(first, job.abstract)
-    return jax.jit(initialiser(job.config, job.method, job.spec), out_shardings=job.shardings)()
+    return xla_flags.jit_seldom(initialiser(job.config, job.method, job.spec), out_shardings=job.shardings)()
 
 
 def run_loop(
