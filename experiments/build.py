@@ -27,7 +27,7 @@ from soda_jax.training.loop import Lengths
 from soda_jax.training.optimizer import Ema, OptimizerConfig, layer_decay, make_optimizer
 from soda_jax.types import Tree
 
-LABELLED = ("supervised", "repfusion", "finetune", "noisy_classifier")  # methods that look at labels
+LABELLED = ("supervised", "repfusion", "finetune", "noisy_classifier")  # methods that look at all labels
 INIT = 2**32 - 1  # stream of the initial parameters: no step has this number
 
 
@@ -115,15 +115,23 @@ def batch_spec(config: ConfigDict) -> BatchSpec:
     if config.method == "latent_prior":  # it looks at sources only
         return {"source": images(c.source_size), "index": index}
     sources = (c.sources,) if c.sources > 1 else ()
+    classes = classes_of(config)
+    labels = {"labels": jax.ShapeDtypeStruct((batch, len(classes)), jnp.int32)} if classes else {}
     if config.method == "ddae":  # and it at targets
-        return {"target": images(c.image_size), "index": index}
+        return {"target": images(c.image_size), "index": index, **labels}
     if config.method in LABELLED:  # and they at no targets
-        labels = jax.ShapeDtypeStruct((batch, len(config.supervised.classes)), jnp.int32)
-        return {"source": images(c.source_size), "index": index, "labels": labels}
+        return {"source": images(c.source_size), "index": index, **labels}
     if config.method == "dense":
         return {"source": images(c.source_size), "index": index, **truth_spec(config)}
     pictures = {"source": images(c.source_size, *sources), "target": images(c.image_size)}
     return {**pictures, "index": index, **(camera_spec(batch, *sources) if networks.rays(config) else {})}
+
+
+def classes_of(config: ConfigDict) -> tuple[int, ...]:
+    """Of each label that the method looks at, how many; (): it looks at none."""
+    if config.method == "ddae":
+        return (config.ddae.classes,) if config.ddae.classes else ()
+    return tuple(config.supervised.classes) if config.method in LABELLED else ()
 
 
 def truth_spec(config: ConfigDict) -> BatchSpec:
@@ -146,7 +154,7 @@ def views(config: ConfigDict) -> Views:
     c, cameras = config.data, networks.rays(config) is not None
     shared = {name: c[name] for name in Views.__dataclass_fields__ if name not in ("cameras", "labels")}
     if config.method != "dense":
-        return Views(**shared, cameras=cameras, labels=config.method in LABELLED)
+        return Views(**shared, cameras=cameras, labels=bool(classes_of(config)))
     own = {name: config.dense[name] for name in ("task", "rotation", "zoom", "mirror", "colour")}
     return DenseViews(**shared, **own, pairs=config.dense.pairs, upright=config.dense.upright)
 

@@ -1,6 +1,7 @@
-"""A file of DiT's public weights (`soda_jax.nn.dit_weights`) as a DDAE: its net under the null class, without sigma.
+"""A file of DiT's public weights (`soda_jax.nn.dit_weights`) as a DDAE: its net without sigma, under the null class.
 
-Its time k = 0 .. 999 is our t = (k + 1) / 1000, or noise level k + 1.
+With ddae.classes, which must be as many as the file's net knows, it goes on being told of them. Its time k = 0 .. 999
+is our t = (k + 1) / 1000, or noise level k + 1.
 """
 
 from collections.abc import Mapping
@@ -9,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from soda_jax.nn.dit import SIZES, DiT
-from soda_jax.nn.dit_weights import PLACES, dit_params, without_classes
+from soda_jax.nn.dit_weights import PLACES, dit_params, without_classes, without_sigma
 from soda_jax.nn.vit import Size
 from soda_jax.types import Tree
 
@@ -36,6 +37,13 @@ def sides(net: DiT, state: Mapping[str, np.ndarray]) -> dict[str, int]:
     return {"data.image_size": side, "data.source_size": side}
 
 
-def params_of(net: DiT, state: Mapping[str, np.ndarray], path: str) -> Tree:
-    """The parameters of the net that a DDAE trains. Raises what `dit_params` raises."""
-    return without_classes(net, dit_params(state, net, path))[1]
+def params_of(net: DiT, state: Mapping[str, np.ndarray], path: str, classes: int = 0) -> Tree:
+    """The parameters of the net that a DDAE with so many classes trains.
+
+    Raises what `dit_params` raises, and ValueError where the net knows another number of them.
+    """
+    if classes not in (0, net.class_count):
+        known = f"{net.class_count}, or 0: the net under its null class" if net.class_count else "0"
+        raise ValueError(f"ddae.classes={classes}: the net in {path} knows {net.class_count}, so set {known}")
+    params = dit_params(state, net, path)
+    return (without_sigma if classes else without_classes)(net, params)[1]

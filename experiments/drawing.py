@@ -25,6 +25,12 @@ from soda_jax.types import Batch, Tree
 MOST = 32  # images drawn at once on one device
 
 
+def class_titles(label_names: Mapping[str, Sequence[str]], classes: Sequence[int]) -> list[str]:
+    """What classes of the one label of a data set are called."""
+    names = next(iter(label_names.values()), None)
+    return [names[number] if names else f"class {number}" for number in classes]
+
+
 @dataclass(frozen=True, kw_only=True)
 class Draw:
     """Pictures to draw, in rows and columns."""

@@ -13,8 +13,9 @@ from ml_collections import ConfigDict
 from data.pipeline import training_batches
 from data.sources import DataSet
 from experiments import build, networks
-from experiments.drawing import numbered_noise, source_columns
+from experiments.drawing import class_titles, numbered_noise, source_columns
 from experiments.job import Job
+from experiments.pictures import unguided_words
 from experiments.xla_flags import jit_seldom
 from soda_jax.methods.base import LatentMethod, to_uint8
 from soda_jax.parallel.processes import is_main
@@ -91,23 +92,33 @@ def sampling(job: Job) -> Callable[[TrainState, int], None]:
 
 
 def unguided(job: Job) -> Callable[[TrainState, int], None]:
-    """Writes samples.count squared images from nothing, of the same noise every time."""
+    """Writes samples.count squared images from nothing, of the same noise every time.
+
+    Of a net that knows classes each row is of one of them: as many as there are rows, from the first to the last.
+    """
     c, method, sampler = job.config.samples, job.method, networks.sampler(job.config)
     key, places = stream(job.config, SAMPLES), np.arange(c.count**2).reshape(c.count, c.count)
-    rows = put_rows({"noise": filled(places.ravel(), job.mesh.size)}, job.mesh)
+    guidance, titles, host = networks.guidance(job.config), [], {"noise": places.ravel()}
+    if method.class_count:
+        classes = np.arange(c.count) * method.class_count // c.count
+        host["classes"] = np.repeat(classes, c.count)
+        titles = class_titles(job.dataset.label_names, classes.tolist())
+    rows = put_rows({name: filled(numbers, job.mesh.size) for name, numbers in host.items()}, job.mesh)
     shape = job.spec["target"].shape[1:]
 
     @partial(jax.jit, out_shardings=replicated(job.mesh))
     def draw(variables, rows: Batch):
         variables = gather(variables, ema_variables(job.shardings))
-        return to_uint8(method.generate(variables, numbered_noise(key, rows["noise"], shape), sampler, key))
+        noise, told = numbered_noise(key, rows["noise"], shape), rows.get("classes")
+        return to_uint8(method.generate(variables, noise, sampler, key, classes=told, guidance=guidance))
 
     def run(state: TrainState, step: int) -> None:
         images = jax.device_get(draw(ema_variables(state), rows))[places]
         if is_main():
             columns = [("", column) for column in images.swapaxes(0, 1)]
-            text = f"step {step}: from nothing, {c.sampler} in {c.steps} steps"
-            save_grid(job.workdir / "samples" / f"step_{step:08d}.png", columns, description=text)
+            text = f"step {step}: {unguided_words(c, method.class_count)}"
+            path = job.workdir / "samples" / f"step_{step:08d}.png"
+            save_grid(path, columns, row_titles=titles, description=text)
 
     return run
 

@@ -1,8 +1,11 @@
 """Images from nothing, as files, of a net without latent: `experiments.sample --workdir=DIR --mode=images --images=N`.
 
-DIR/images/<step>_<seed>/00000.png, ... and DIR/samples/<step>_images.png, a square of the first of them. Image i is
-drawn from the noise of number i, whatever the batch (samplers with fresh noise of their own draw that by batch), so
-what is there is not drawn again, and more can be asked for later. How far they are from real ones, in a named space:
+Of a net that knows k classes they are drawn in turn, image i of class i mod k, under samples.guidance.
+
+DIR/images/<step>_<seed>/00000.png, ... and DIR/samples/<step>_images.png, a square of the first of them, or of up to
+ten classes a row of each. Image i is drawn from the noise of number i, whatever the batch (samplers with fresh noise of
+their own draw that by batch), so what is there is not drawn again, and more can be asked for later. How far they are
+from real ones, in a named space:
 
     python -m experiments.quality --a=DIR/images/<step>_<seed> --b=tfds:fashion_mnist:train --out=distance.json
 """
@@ -17,7 +20,8 @@ import numpy as np
 from PIL import Image as Pillow
 
 from experiments import networks, runs
-from experiments.drawing import MOST, Steps, numbered_noise
+from experiments.drawing import MOST, Steps, class_titles, numbered_noise
+from experiments.pictures import unguided_words
 from experiments.probing import write_json
 from experiments.runs import Run, fingerprint
 from soda_jax.methods.base import to_uint8
@@ -89,11 +93,13 @@ def write(run: Run, folder: Path, numbers: list[int], seed: int) -> None:
 def generator(run: Run, seed: int, steps: Steps, mesh):
     """(variables, {"noise": numbers [b]}) -> uint8 images, compiled."""
     method, sampler, root = run.method, networks.sampler(run.config), jax.random.key(seed)
-    shape = run.spec["target"].shape[1:]
+    shape, count = run.spec["target"].shape[1:], method.class_count
+    guidance = networks.guidance(run.config)
 
     def generate(variables: Tree, rows: Batch):
         noise, fresh = numbered_noise(root, rows["noise"], shape), jax.random.fold_in(root, 2**31 - 1)
-        return to_uint8(method.generate(variables, noise, sampler, fresh, steps.advance))
+        told = {"classes": rows["noise"] % count if count else None, "guidance": guidance}
+        return to_uint8(method.generate(variables, noise, sampler, fresh, steps.advance, **told))
 
     return jax.jit(generate, out_shardings=replicated(mesh))
 
@@ -106,11 +112,22 @@ def save(path: Path, image: np.ndarray) -> None:
 
 
 def show(run: Run, folder: Path, count: int, picture: Path) -> None:
-    """The first images as a square."""
-    side = min(SHOWN, math.isqrt(count))
-    images = [np.asarray(Pillow.open(path_of(folder, number))) for number in range(side**2)]
-    grid = np.stack(images).reshape(side, side, *run.spec["target"].shape[1:])
-    c = run.config.samples
-    text = f"step {run.step}: from nothing, {c.sampler} in {c.steps} steps"
+    """The first images."""
+    classes, shape = run.method.class_count, run.spec["target"].shape[1:]
+    numbers, by_class = shown(count, classes)
+    titles = class_titles(run.data_info["label_names"], range(classes)) if by_class else []
+    grid = [
+        np.stack([np.asarray(Pillow.open(path_of(folder, n))).reshape(shape) for n in c]) for c in numbers.T
+    ]
+    text = f"step {run.step}: {unguided_words(run.config.samples, classes)}"
     picture.parent.mkdir(exist_ok=True)
-    save_grid(picture, [("", grid[:, column]) for column in range(side)], description=text)
+    save_grid(picture, [("", column) for column in grid], row_titles=titles, description=text)
+
+
+def shown(count: int, classes: int) -> tuple[np.ndarray, bool]:
+    """Numbers of images, in rows and columns, out of so many: a square, or, and True, a row of each of few classes."""
+    if 0 < classes <= min(SHOWN, count):
+        columns = min(SHOWN, count // classes)
+        return np.arange(columns * classes).reshape(columns, classes).T, True
+    side = min(SHOWN, math.isqrt(count))
+    return np.arange(side**2).reshape(side, side), False

@@ -40,9 +40,10 @@ class Net:
     params: Callable[[], Tree]
 
 
-def net_in(init: str) -> Net:
+def net_in(init: str, classes: int = 0) -> Net:
     """What PATH, or "PATH,MORE", holds; MORE: what a file does not tell, of a DiT its heads, of an ADM their order.
 
+    classes: ddae.classes of the run, which of these nets a DiT alone can have.
     Raises ValueError, with some of its names, for weights of no known net, and what reading its files raises.
     """
     name, more = parsed(init)
@@ -52,7 +53,7 @@ def net_in(init: str) -> Net:
     state = read(path)
     if dit_weights.PATCHES in state:
         dit = dit_weights.network(state, int(more) if more.isdecimal() else None, name)
-        params = partial(dit_nets.params_of, dit, state, name)
+        params = partial(dit_nets.params_of, dit, state, name, classes)
         return Net(weights=path, config="ddae_dit_latents", keys=dit_nets.keys_of(dit, state), params=params)
     if adm_weights.FIRST in state:
         adm = adm_weights.network(state, name)
@@ -86,7 +87,7 @@ def initial_net(job: Job, say: Say) -> Tree | None:
     c = job.config
     if not c.ddae.init:
         return None
-    net = net_in(c.ddae.init)
+    net = net_in(c.ddae.init, c.ddae.classes)
     check_config(c.ddae.init, net, dict(runs.flat(c.to_dict())))
     params = jax.tree.map(lambda x: np.asarray(x, np.float32), net.params())
     check_weights(net.weights, job.abstract.params["denoiser"], params)

@@ -130,6 +130,12 @@ def check_classes(config: ConfigDict, dataset: DataSet) -> None:
             f"supervised.classes={tuple(config.supervised.classes)}: data set {dataset.name!r} has "
             f"{dataset.labels or 'no labels'}, so set {known}"
         )
+    told = config.ddae.classes if config.method == "ddae" else 0
+    if told and known != (told,):
+        right = f"{known[0]}" if len(known) == 1 else "0: a net can be told of a single label"
+        raise ValueError(
+            f"ddae.classes={told}: data set {dataset.name!r} has {dataset.labels or 'no labels'}, so set {right}"
+        )
 
 
 def check_dense(config: ConfigDict, dataset: DataSet) -> None:

@@ -78,9 +78,9 @@ def ddae(config: ConfigDict, spec: BatchSpec) -> DDAE:
     augment = Augment(probability=float(c.augment)) if c.augment else None
     more = {"remat": config.model.remat, "label_dim": LABELS if augment else 0}
     more |= {"self_condition": c.self_condition, "self_gradient": c.self_gradient}
-    net = networks.diffusion_net(config.model, config.diffusion, spec["target"].shape[-1], **more)
-    where = {"tap": c.tap, "level": c.level, "draws": c.draws}
-    return DDAE(denoiser=net, framework=networks.framework(config.diffusion), augment=augment, **where)
+    net = networks.diffusion_net(config.model, config.diffusion, spec["target"].shape[-1], c.classes, **more)
+    own = {name: c[name] for name in ("tap", "level", "draws", "class_dropout")}
+    return DDAE(denoiser=net, framework=networks.framework(config.diffusion), augment=augment, **own)
 
 
 def repfusion(config: ConfigDict, spec: BatchSpec) -> RepFusion:
@@ -89,7 +89,7 @@ def repfusion(config: ConfigDict, spec: BatchSpec) -> RepFusion:
     check_choice("repfusion.distance", c.distance, get_args(DistanceKind))
     check_choice("repfusion.input", c.input, get_args(TeacherInput))
     more = {"dropout": 0.0, "label_dim": t.label_dim, "self_condition": t.self_condition}
-    net = networks.diffusion_net(t, t, config.data.channels, **more)
+    net = networks.diffusion_net(t, t, config.data.channels, t.classes, **more)
     teacher = DDAE(denoiser=net, framework=networks.framework(t), tap=t.tap, level=1, draws=0)
     return RepFusion(
         encoder=networks.encoder(config),

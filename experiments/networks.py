@@ -153,10 +153,18 @@ def guidance(config: ConfigDict) -> Guidance:
     )
 
 
-def diffusion_net(c: ConfigDict, noise: ConfigDict, out_channels: int, **more: Any) -> DDPMUNet | DiT:
-    """The net without latent of keys as in `model` and `diffusion`. ValueError for times that it cannot be told."""
+def diffusion_net(
+    c: ConfigDict, noise: ConfigDict, out_channels: int, classes: int, **more: Any
+) -> DDPMUNet | DiT:
+    """The net without latent of keys as in `model` and `diffusion`. ValueError for what it cannot be told."""
+    if classes < 0:
+        raise ValueError(f"ddae.classes must be 0 (none) or the classes of the data set, found {classes}")
     if is_dit(c):
-        return dit(c, out_channels, **more)
+        return dit(c, out_channels, class_count=classes, **more)
+    if classes:
+        raise ValueError(
+            f"ddae.classes={classes} needs model.denoiser='dit', found 'unet': a U-Net cannot be told a class"
+        )
     names = "channels multipliers blocks attention head_channels resample dropout patch layout"
     times = layout_of(c.layout).times
     if times and (noise.framework, noise.steps) != ("ddpm", times):

@@ -89,8 +89,14 @@ def description(run: Run, count: int, seed: int, weights: str) -> str:
     )
 
 
+def unguided_words(samples: ConfigDict, classes: int) -> str:
+    """How a net without latent drew, which knows so many classes."""
+    how = f"{samples.sampler} in {samples.steps} steps"
+    return f"by class, {how}{guidance_words(samples)}" if classes else f"from nothing, {how}"
+
+
 def guidance_words(samples: ConfigDict) -> str:
-    """How z was strengthened."""
+    """How z, or the class, was strengthened."""
     if not samples.guidance:
         return ""
     words = f", guidance {samples.guidance}"

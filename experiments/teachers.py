@@ -35,7 +35,8 @@ def teacher_keys(config: ConfigDict) -> dict[str, object]:
     found = {name: config.model[name] for name in MODEL} | {
         name: config.diffusion[name] for name in DIFFUSION
     }
-    found |= {"label_dim": LABELS if config.ddae.augment else 0, "self_condition": config.ddae.self_condition}
+    found |= {"label_dim": LABELS if config.ddae.augment else 0}
+    found |= {name: config.ddae[name] for name in ("self_condition", "classes")}
     return {**found, "image_size": config.data.image_size}
 
 

@@ -2,12 +2,15 @@
 
     python -m experiments.train --config=experiments/configs/ddae_cifar10_dit.py --workdir=runs/ddae_dit
     python -m experiments.train --config=experiments/configs/ddae_cifar10_dit.py:B --workdir=...
+    python -m experiments.train --config=experiments/configs/ddae_cifar10_dit.py --config.ddae.classes=10 --workdir=...
     python -m experiments.probe --workdir=runs/ddae_dit --grid
 
 Behind the colon stands the size: S (33 M parameters), B, L or XL. It works on pixels, 2 x 2 of them a token, so that
-there are 256 tokens as in the paper, and is told of no class. Data and noise are those of ddae_cifar10_ddpm.py; rate,
-batch, averaging and no dropout those of the DiT paper, for ImageNet. All of it is `assumed` here, the tap, halfway
-through the blocks, and its level first of all: find them with --grid. Expected cost: not run here.
+there are 256 tokens as in the paper, and is told of no class, unless ddae.classes says how many there are: then it
+draws by class, with samples.guidance more so, and its features are those of an image without a class. Data and noise
+are those of ddae_cifar10_ddpm.py; rate, batch, averaging and no dropout those of the DiT paper, for ImageNet. All of it
+is `assumed` here, the tap, halfway through the blocks, and its level first of all: find them with --grid. Expected
+cost: not run here.
 """
 
 from ml_collections import ConfigDict

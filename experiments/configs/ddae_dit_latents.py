@@ -6,9 +6,10 @@
 
 Behind the colon stands the file, whose sizes these are, and after a comma the heads of attention, where width and depth
 are not those of S, B, L or XL; without a file, DiT-XL/2 of 256 x 256 pixels, whose latents are 32 x 32 x 4. The net is
-that of the null class, and has no sigma. Noise (0-based step 121 of 1000, for CIFAR-10; 81 for Tiny-ImageNet) and tap
-(block 14 of 28, halfway) are those that DDAE's authors (2303.09769, released code) read; rate, batch and averaging are
-those of ddae_cifar10_dit.py, and `assumed`. Expected cost: not run here.
+that of the null class, and has no sigma; with ddae.classes, of a data set with as many, it keeps its classes. Noise
+(0-based step 121 of 1000, for CIFAR-10; 81 for Tiny-ImageNet) and tap (block 14 of 28, halfway) are those that DDAE's
+authors (2303.09769, released code) read; rate, batch and averaging are those of ddae_cifar10_dit.py, and `assumed`.
+Expected cost: not run here.
 """
 
 from ml_collections import ConfigDict

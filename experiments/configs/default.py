@@ -229,7 +229,7 @@ def samples() -> ConfigDict:
     )
     samples.churn_noise = 1.0
     samples.churn_range = (0.0, 1e9)
-    samples.guidance = 0.0  # w of classifier-free guidance
+    samples.guidance = 0.0  # w of classifier-free guidance: by z, or by the class (ddae.classes)
     samples.guide_sections = ()  # the sections of z that guidance strengthens; (): all
     samples.guidance_interval = (0.0, 1.0)  # of t: outside of it z is not strengthened
     samples.guidance_rescale = 0.0  # 0..1: how far the deviation of a guided prediction is put back

@@ -89,7 +89,7 @@ def repfusion() -> ConfigDict:
     repfusion.baseline = False  # rl: rewards are held against the mean of the batch (paper: not)
     # what the teacher is shown: symmetric: images in [-1, 1], as it was trained (paper: CIFAR-10) | imagenet: scaled by
     # ImageNet's mean and deviation, which it never saw (paper: Tiny-ImageNet, CelebA-HQ). The authors' teacher on
-    # Tiny-ImageNet was told the image's label too; the teachers here, DDAE runs, know no labels.
+    # Tiny-ImageNet was told the image's label too; the teachers here, DDAE runs, are told none.
     repfusion.input = "symmetric"
     return repfusion
 
@@ -107,6 +107,7 @@ def teacher() -> ConfigDict:
     )  # dtype: ours to choose
     teacher.label_dim = 0  # 9 of a net that was trained with ddae.augment
     teacher.self_condition = ""  # that of ddae
+    teacher.classes = 0  # likewise
     teacher.update(framework="ddpm", schedule="linear", steps=1000, prediction="eps")
     return teacher
 
@@ -128,6 +129,12 @@ def ddae() -> ConfigDict:
     ddae.self_condition = ""
     ddae.self_gradient = (
         True  # whether the gradient goes through that mean; False: what reads it alone learns
+    )
+    # of the data set's label, which a DiT is told in training, so that it can draw by class; 0: of none (paper).
+    # Features are always those of an image without a class
+    ddae.classes = 0
+    ddae.class_dropout = (
+        0.1  # probability that no class is told in training, for guidance; [0, 1) (paper of DiT)
     )
     return ddae
 

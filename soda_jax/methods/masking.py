@@ -1,9 +1,10 @@
-"""What the denoiser is not told of z: sections dropped in training, and by the unconditional branch of guidance.
+"""What the denoiser is not told of z, or of a class: dropped in training, and by the unconditional branch of guidance.
 
     z~_i   = m_i m z_i,  m_i ~ B(1 - mask_section),  m ~ B(1 - mask_all)      (1)  masked section = zero vector
     eps^   = (1 + w) eps(xt, t, z) - w eps(xt, t, z without some sections)    (2)  SODA (arXiv 2311.17901)
 
-Where all sections of an example are dropped, its context is, too.
+Where all sections of an example are dropped, its context is, too. Where it is a class that the denoiser is told, it is
+told the null class in its place (arXiv 2207.12598).
 """
 
 from dataclasses import dataclass
@@ -13,9 +14,11 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
+from soda_jax.diffusion.sampler_steps import Denoise
+from soda_jax.diffusion.samplers import guided
 from soda_jax.nn.attention import Context
 from soda_jax.nn.rays import View
-from soda_jax.types import Keys, Latent
+from soda_jax.types import Image, Keys, Latent
 
 
 class Condition(NamedTuple):
@@ -64,10 +67,26 @@ class Guidance:
         return jnp.where((t >= low) & (t <= high), self.weight, 0.0)
 
 
-def check_probability(name: str, value: float) -> None:
-    """Raise ValueError unless 0 <= value < 1: with 1, nothing of z would ever be seen."""
+def steered(led: Denoise, unled: Denoise, guidance: Guidance | float) -> Denoise:
+    """eps^ of (2) as a function of (xt, t), of both of its branches; guidance may be its w alone.
+
+    Without a weight `unled` is never called.
+    """
+    guidance = Guidance(weight=guidance) if isinstance(guidance, float) else guidance
+
+    def denoise(xt: Image, t: Float[Array, " b"]) -> Image:
+        eps = led(xt, t)
+        if not guidance.weight:
+            return eps
+        return guided(eps, unled(xt, t), guidance.weight_at(t), guidance.rescale)
+
+    return denoise
+
+
+def check_probability(key: str, value: float) -> None:
+    """Raise ValueError unless 0 <= value < 1: with 1, what is dropped would never be seen."""
     if not 0 <= value < 1:
-        raise ValueError(f"model.{name} must be a probability in [0, 1), found {value}")
+        raise ValueError(f"{key} must be a probability in [0, 1), found {value}")
 
 
 def draw_mask(keys: Keys, sections: int, mask_section: float, mask_all: float) -> Bool[Array, "b s"]:

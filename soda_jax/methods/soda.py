@@ -22,13 +22,13 @@ from jaxtyping import Array, Float, Int, Key
 
 from soda_jax.diffusion.process import PerExample, Prediction, convert, corrupt, target_of
 from soda_jax.diffusion.sampler_steps import Denoise, Sampler
-from soda_jax.diffusion.samplers import guided, path, walk
+from soda_jax.diffusion.samplers import path, walk
 from soda_jax.diffusion.schedules import Schedule
 from soda_jax.diffusion.timesteps import draw_times
 from soda_jax.methods.base import BatchSpec, Scalar, Sources, normal_like, stream, to_float
 from soda_jax.methods.consistency import Consistency, clean_target
 from soda_jax.methods.joint_prior import JointPrior
-from soda_jax.methods.masking import Condition, Guidance, check_probability, draw_mask, keep_all_but
+from soda_jax.methods.masking import Condition, Guidance, check_probability, draw_mask, keep_all_but, steered
 from soda_jax.methods.noise_levels import NoiseLevels
 from soda_jax.methods.reading import Reading
 from soda_jax.nn.attention import Context
@@ -67,7 +67,7 @@ class SODA(Reading):
         super().__post_init__()
         check_latent_size(self.encoder.latent_dim, self.sections)
         for name in ("mask_section", "mask_all"):
-            check_probability(name, getattr(self, name))
+            check_probability(f"model.{name}", getattr(self, name))
         if not self.source_noise >= 0:
             raise ValueError(f"model.source_noise must be 0 or more, found {self.source_noise}")
 
@@ -254,14 +254,10 @@ class SODA(Reading):
         told = Condition(z, view, context)
         without = told.keeping(keep_all_but(self.sections, guidance.sections)[None])
 
-        def denoise(xt: Image, t: Float[Array, " b"]) -> Image:
-            eps = self.denoise(variables, xt, t, *told)
-            if not guidance.weight:
-                return eps
-            unled = self.denoise(variables, xt, t, *without)
-            return guided(eps, unled, guidance.weight_at(t), guidance.rescale)
+        def given(told: Condition) -> Denoise:
+            return lambda xt, t: self.denoise(variables, xt, t, *told)
 
-        return denoise
+        return steered(given(told), given(without), guidance)
 
     def _predict(self, variables, xt, t, z, view, train, rngs, context=None) -> Image:
         if self.cross_attention and context is None:

@@ -2,6 +2,7 @@
 
     net, params = read("DiT-XL-2-256x256.pt")       told of 1000 classes, and with sigma
     net, params = without_classes(net, params)      the same net under its null class, in the shape of a DDAE's
+    net, params = without_sigma(net, params)        in that of a DDAE's that is told of the classes
 
 A file tells all sizes but the number of heads, which follows from width and depth where these are those of the paper.
 """
@@ -120,13 +121,19 @@ def check_places(found: np.ndarray, width: int, path: str | Path) -> None:
 
 def without_classes(net: DiT, params: Tree) -> tuple[DiT, Tree]:
     """The net that computes what this one computes under its null class, without its sigma."""
-    params = dict(params)
+    net, params = without_sigma(net, params)
     if net.class_count:
         null, last = params.pop("class")["embedding"][-1], params["time"]["dense_1"]
         params["time"] = {**params["time"], "dense_1": {**last, "bias": last["bias"] + null}}
+    return net.clone(class_count=0), params
+
+
+def without_sigma(net: DiT, params: Tree) -> tuple[DiT, Tree]:
+    """The net that computes what this one computes, but for its sigma."""
+    params = dict(params)
     if net.learn_sigma:
         params["out"] = {name: first_half(x, net.out_channels) for name, x in params["out"].items()}
-    return net.clone(class_count=0, learn_sigma=False), params
+    return net.clone(learn_sigma=False), params
 
 
 def first_half(x: np.ndarray, channels: int) -> np.ndarray:
