@@ -32,6 +32,7 @@ OTHERS = {
     "ddae_dit": tiny.ddae(
         denoiser=tiny.dit(label_dim=LABELS), tap="block_1", augment=Augment(probability=0.5)
     ),
+    "ddae_classes": tiny.ddae(denoiser=tiny.dit(class_count=2), tap="block_1", class_dropout=0.3),
     "segmentation": tiny.dense("segmentation"),
     "landmarks": tiny.dense("landmarks"),
 }

@@ -67,6 +67,8 @@ METHODS = {
         "diffusion.schedule": "linear",
         "ddae.tap": "block_1",
         "ddae.augment": 0.5,
+        "ddae.classes": 5,
+        "samples.guidance": 0.5,
         "ddae.self_condition": "block_0",
     },
     "byol": TWO_VIEWS,  # which has all that simclr and vicreg have, and more
@@ -252,6 +254,7 @@ def test_a_teacher_that_does_not_fit_is_told_before_training(changes, words, tmp
             "the teacher's 1000 times",
         ),
         ({**changes_of("repfusion"), "repfusion.distance": "kl"}, "repfusion.distance='kl' is unknown"),
+        ({**changes_of("ddae_dit"), "ddae.classes": 10}, "ddae.classes=10: .* has {'label': 5}, so set 5"),
         ({**changes_of("ddae"), "data.source_size": 16}, "with method='ddae' they must be alike"),
         ({**changes_of("ddae"), "ddae.tap": "out_7"}, r"ddae.tap: expected one of in_1, .*found 'out_7'"),
     ],
