@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from experiments import convert, initial_nets, probe, train
+from experiments import build, convert, initial_nets, methods, probe, runs, train
 from experiments.configs import ddae_dit_latents
 from experiments.job import prepare
 from experiments.origins import taken_for
@@ -80,6 +80,30 @@ def test_init_takes_what_convert_takes(weights, converted, tmp_path):
     taken = taken_for(prepare(config, tmp_path), 0, print, lambda phase, step: None)
     expected = open_run(converted).ema_variables()["params"]
     jax.tree.map(np.testing.assert_array_equal, taken["params"], jax.device_get(expected))
+
+
+def test_the_classes_are_kept_where_the_config_has_as_many(weights, tmp_path):
+    """Each class answers as in the file, the null class too; another number is refused before anything begins."""
+    path, twin, torch = weights
+    config = ddae_dit_latents.get_config(f"{path},2")
+    with config.unlocked():
+        config.update_from_flattened_dict({**data(), "mesh.data": 1, "ddae.classes": 5})
+    net = initial_nets.net_in(config.ddae.init, 5)
+    initial_nets.check_config(config.ddae.init, net, dict(runs.flat(config.to_dict())))
+    method = methods.method(config, build.batch_spec(config))
+    variables = {"params": {"denoiser": jax.tree.map(jnp.asarray, net.params())}}
+    latents, steps = np.asarray(normal(3, SIDE, SIDE, 4)), np.array([121, 700, 3])
+    level = method.framework.at(jnp.asarray((steps + 1) / 1000, jnp.float32))
+    for classes in (np.array([0, 4, 2]), None):
+        with torch.no_grad():
+            told = torch.from_numpy(np.full(3, 5) if classes is None else classes)
+            x = torch.from_numpy(latents.transpose(0, 3, 1, 2).copy())
+            expected = twin(x, torch.from_numpy(steps), told)[:, :4].numpy().transpose(0, 2, 3, 1)
+        given = None if classes is None else jnp.asarray(classes, jnp.int32)
+        found = method.answer(variables, jnp.asarray(latents), level, classes=given)[0]
+        np.testing.assert_allclose(found, expected, atol=1e-4 * np.abs(expected).max())
+    with pytest.raises(ValueError, match=r"ddae\.classes=4: the net in .* knows 5, so set 5, or 0"):
+        initial_nets.net_in(config.ddae.init, 4).params()
 
 
 @pytest.mark.slow

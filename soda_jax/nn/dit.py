@@ -160,9 +160,11 @@ class Body(nn.Module):
         """c of (2). labels None counts as zeros; classes None as the null class, the last row of their table."""
         c = TimeMLP(self.width, self.dtype, name="time")(t)
         if self.class_count:
-            classes = jnp.full(t.shape, self.class_count) if classes is None else classes
             table = nn.Embed(self.class_count + 1, self.width, embedding_init=SMALL, name="class")
-            c += table(classes).astype(self.dtype)
+            rows = (
+                table.embedding[-1:] if classes is None else table(classes)
+            )  # a slice: ONNX knows no look-up
+            c += rows.astype(self.dtype)
         if self.label_dim:
             labels = jnp.zeros((*t.shape, self.label_dim)) if labels is None else labels
             matrix = nn.Dense(self.width, use_bias=False, dtype=self.dtype, kernel_init=SMALL, name="labels")
