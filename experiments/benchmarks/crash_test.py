@@ -41,7 +41,7 @@ CONFIG = {
     "data.image_size": SIDE,
     "data.source_size": SIDE,
     "data.threads": 1,
-    "model.encoder_width": 2,
+    "model.encoder": "wrn_10_1",  # few layers: each life traces them
     "model.stem": "strided",
     "model.latent_dim": 6,
     "model.channels": 4,
