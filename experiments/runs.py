@@ -75,12 +75,14 @@ class Run:
 
     def encoder_variables(self, step: int | None = None) -> Tree:
         """Of these, the encoder's; the denoiser's are not read."""
-        return self._restored(step, {k: _encoder_part(tree) for k, tree in self.abstract_variables().items()})
+        parts = {k: _encoder_part(tree) for k, tree in self.abstract_variables().items()}
+        return self._restored(step, parts, partial=True)
 
-    def _restored(self, step: int | None, abstract: Tree) -> Tree:
+    def _restored(self, step: int | None, abstract: Tree, partial: bool = False) -> Tree:
         place = SingleDeviceSharding(jax.local_devices()[0])
         placed = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=place), abstract)
-        return checkpoints.restore_ema(self.checkpoints, self.step if step is None else step, placed)
+        step = self.step if step is None else step
+        return checkpoints.restore_ema(self.checkpoints, step, placed, partial=partial)
 
     def untrained_variables(self) -> Tree:
         """The variables that training began with."""

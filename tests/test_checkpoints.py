@@ -88,6 +88,17 @@ def test_only_the_averages_are_restored(folder):
     assert_same(checkpoints.restore_ema(folder, 6, wanted)["params"], state(6, 6).ema_params)
 
 
+def test_averages_of_which_some_are_not_asked_for_are_of_another_config_unless_a_part_is_meant(folder):
+    mesh, part = make_mesh(1, 1), {"encoder": {"kernel": state().params["encoder"]["kernel"]}}
+    wanted = {"params": placed(part, mesh), "batch_stats": placed(state().batch_stats, mesh)}
+    with pytest.raises(
+        CheckpointError, match=r"step 9 holds 1 parameters that .*'encoder'.*'bias'.*another config"
+    ):
+        checkpoints.restore_ema(folder, None, wanted)
+    found = checkpoints.restore_ema(folder, None, wanted, partial=True)
+    assert_same(found["params"], {"encoder": {"kernel": state(9, 9).ema_params["encoder"]["kernel"]}})
+
+
 def test_donated_arrays_do_not_reach_into_a_save_under_way(tmp_path):
     large = {"w": jnp.zeros(2**20)}
     spoil = jax.jit(lambda s: {"w": s["w"] + 1}, donate_argnums=0)

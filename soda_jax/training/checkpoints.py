@@ -201,17 +201,35 @@ def load_as_saved(directory: str | epath.PathLike, step: int) -> dict[str, np.nd
     return {jax.tree_util.keystr(name): np.asarray(leaf) for name, leaf in leaves}
 
 
-def restore_ema(directory: str | epath.PathLike, step: int | None, abstract: Tree) -> Tree:
+def restore_ema(
+    directory: str | epath.PathLike, step: int | None, abstract: Tree, *, partial: bool = False
+) -> Tree:
     """The averaged variables alone, `{"params", "batch_stats"}`; step None: the latest.
 
-    `abstract`: variables as ShapeDtypeStructs with shardings.
+    `abstract`: variables as ShapeDtypeStructs with shardings. partial: the checkpoint may hold more parameters, which
+    are not read. Raises CheckpointError where it does and may not, and what `load` raises.
     """
+    path = _whole(directory, step)
+    if not partial:
+        _check_all_named(path, abstract["params"])
     stats = abstract["batch_stats"]
     tree = {"ema_params": abstract["params"], "ema_batch_stats": moving(stats), "batch_stats": fixed(stats)}
     tree = {name: part for name, part in tree.items() if part}
     loaded = load(directory, step, tree, partial=True)
     stats = {**loaded.get("ema_batch_stats", {}), **loaded.get("batch_stats", {})}
     return {"params": loaded["ema_params"], "batch_stats": stats}
+
+
+def _check_all_named(path: epath.Path, params: Tree) -> None:
+    there, named = (
+        {jax.tree_util.keystr(name) for name, _ in jax.tree.leaves_with_path(tree)}
+        for tree in (ocp.metadata(path).metadata["ema_params"], params)
+    )
+    if more := sorted(there - named):
+        raise CheckpointError(
+            f"the checkpoint of step {path.name} holds {len(more)} parameters that this config's networks do not have, "
+            f"such as {more[0]}: it is of another config"
+        )
 
 
 def versions() -> dict[str, str]:
