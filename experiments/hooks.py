@@ -98,7 +98,8 @@ def unguided(job: Job) -> Callable[[TrainState, int], None]:
     """
     c, method, sampler = job.config.samples, job.method, networks.sampler(job.config)
     key, places = stream(job.config, SAMPLES), np.arange(c.count**2).reshape(c.count, c.count)
-    guidance, titles, host = networks.guidance(job.config), [], {"noise": places.ravel()}
+    guidance = networks.class_guidance(job.config, method.class_count)
+    titles, host = [], {"noise": places.ravel()}
     if method.class_count:
         classes = np.arange(c.count) * method.class_count // c.count
         host["classes"] = np.repeat(classes, c.count)

@@ -94,7 +94,7 @@ def generator(run: Run, seed: int, steps: Steps, mesh):
     """(variables, {"noise": numbers [b]}) -> uint8 images, compiled."""
     method, sampler, root = run.method, networks.sampler(run.config), jax.random.key(seed)
     shape, count = run.spec["target"].shape[1:], method.class_count
-    guidance = networks.guidance(run.config)
+    guidance = networks.class_guidance(run.config, count)
 
     def generate(variables: Tree, rows: Batch):
         noise, fresh = numbered_noise(root, rows["noise"], shape), jax.random.fold_in(root, 2**31 - 1)

@@ -15,7 +15,7 @@ from data.dense_info import DenseInfo
 from data.pipeline import Batches, check_fit, training_batches
 from data.sources import DataSet
 from data.views import cameras_of
-from experiments import build, methods, runs
+from experiments import build, methods, networks, runs
 from experiments.configs import default
 from soda_jax.methods.base import BatchSpec, Method
 from soda_jax.parallel import processes
@@ -105,6 +105,8 @@ def prepare(config: ConfigDict, workdir: Path) -> Job:
     check_lens(config, dataset)
     check_classes(config, dataset)
     check_dense(config, dataset)
+    if config.method == "ddae":
+        networks.class_guidance(config, config.ddae.classes)
     program = design(config)
     parts = {field.name: getattr(program, field.name) for field in fields(program)}
     return Job(workdir=workdir, dataset=dataset, lengths=build.lengths(config), **parts)

@@ -90,7 +90,9 @@ def repfusion(config: ConfigDict, spec: BatchSpec) -> RepFusion:
     check_choice("repfusion.input", c.input, get_args(TeacherInput))
     more = {"dropout": 0.0, "label_dim": t.label_dim, "self_condition": t.self_condition}
     net = networks.diffusion_net(t, t, config.data.channels, t.classes, **more)
-    teacher = DDAE(denoiser=net, framework=networks.framework(t), tap=t.tap, level=1, draws=0)
+    teacher = DDAE(
+        denoiser=net, framework=networks.framework(t), tap=t.tap, tap_key="teacher.tap", level=1, draws=0
+    )
     return RepFusion(
         encoder=networks.encoder(config),
         teacher=teacher,

@@ -153,6 +153,17 @@ def guidance(config: ConfigDict) -> Guidance:
     )
 
 
+def class_guidance(config: ConfigDict, classes: int) -> Guidance:
+    """How the class is, of a net without latent that knows so many. ValueError where there is nothing to strengthen."""
+    found = guidance(config)
+    if found.weight and not classes:
+        raise ValueError(
+            f"samples.guidance={found.weight:g}: this net is told nothing that could guide it; set it to 0, or train a "
+            "DiT with ddae.classes"
+        )
+    return found
+
+
 def diffusion_net(
     c: ConfigDict, noise: ConfigDict, out_channels: int, classes: int, **more: Any
 ) -> DDPMUNet | DiT:

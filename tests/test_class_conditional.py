@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from experiments import build, hooks, images, methods, teachers
+from experiments import build, hooks, images, methods, networks, teachers
 from experiments.drawing import Steps, class_titles, numbered_noise
 from experiments.job import check_classes, initialiser
 from experiments.runs import Run
@@ -257,6 +257,14 @@ def test_what_cannot_be_is_told_by_key(changes, words):
     c = config({**KEYS_OF_CONFIG, **changes})
     with pytest.raises(ValueError, match=words):
         methods.method(c, build.batch_spec(c))
+
+
+def test_guidance_of_a_net_that_is_told_nothing_is_refused_before_it_trains(tmp_path):
+    changes = {**KEYS_OF_CONFIG, "ddae.classes": 0, "samples.guidance": 0.5}
+    with pytest.raises(ValueError, match=r"samples\.guidance=0\.5: this net is told nothing"):
+        small_job.job(tmp_path, changes)
+    assert networks.class_guidance(config({**changes, "samples.guidance": 0.0}), 0).weight == 0
+    assert networks.class_guidance(config(changes), 5).weight == 0.5
 
 
 @pytest.mark.parametrize(

@@ -178,3 +178,5 @@ def test_what_is_out_of_range_is_told_by_key(fields, key):
 def test_a_tap_that_is_none_is_told_with_those_that_are():
     with pytest.raises(ValueError, match=r"ddae\.tap: expected one of in_1, .*out_4, found 'out_9'"):
         tiny.ddae(tap="out_9").init(jax.random.key(0), tiny.spec(tiny.batch()))
+    with pytest.raises(ValueError, match=r"teacher\.tap: expected one of"):
+        tiny.ddae(tap="out_9", tap_key="teacher.tap").init(jax.random.key(0), tiny.spec(tiny.batch()))

@@ -57,6 +57,7 @@ class DDAE:
     draws: int = 1
     augment: Augment | None = None  # of training images, told to the net, whose label_dim is LABELS
     class_dropout: float = 0.1
+    tap_key: str = "ddae.tap"  # how errors name it
 
     def __post_init__(self):
         if not 1 <= self.level <= self.levels:
@@ -85,7 +86,7 @@ class DDAE:
         image = jnp.zeros((1, *spec["target"].shape[1:]))
         (_, features), denoiser = self.denoiser.init_with_output(key, image, jnp.zeros(1), train=False)
         if self.tap not in features:
-            raise ValueError(f"ddae.tap: expected one of {', '.join(features)}, found {self.tap!r}")
+            raise ValueError(f"{self.tap_key}: expected one of {', '.join(features)}, found {self.tap!r}")
         return {"params": {"denoiser": denoiser["params"]}, "batch_stats": {}}
 
     def loss(self, variables: Tree, batch: Batch, keys: Keys, train: bool = True) -> tuple[Scalar, dict]:
