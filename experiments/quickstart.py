@@ -5,6 +5,7 @@ any of them and go on from there. What is done already is found and said: the sa
 """
 
 import argparse
+import json
 import math
 import os
 import shlex
@@ -20,7 +21,7 @@ from etils import epath
 
 from experiments.configs import quickstart as recipe
 from soda_jax.training.integrity import is_whole
-from soda_jax.training.metrics import read_metrics
+from soda_jax.training.signals import TIME_IS_UP
 
 CONFIG = "experiments/configs/quickstart.py"
 # Memory in large pages, where Linux gives them to who asks: a step gets its arrays anew, page by page.
@@ -121,8 +122,11 @@ def trained(workdir: Path, last: int) -> str:
 
 def timed_out(workdir: Path, minutes: float, images: int) -> str:
     """True in words when the newest checkpoint is that of a training that so many minutes have ended."""
-    *_, record = [{}, *read_metrics(workdir / "metrics.jsonl")]
-    if record.get("end") != "time is up" or record["minutes"] < minutes or record["step"] != newest(workdir):
+    path = workdir / TIME_IS_UP
+    if not path.is_file():
+        return ""
+    record = json.loads(path.read_text())
+    if record["minutes"] < minutes or record["step"] != newest(workdir):
         return ""
     return (
         f"the checkpoint of step {record['step']} in {workdir}/checkpoints: {record['images']:,} of {images:,} images "

@@ -5,8 +5,8 @@ stopped; SIGTERM and Ctrl-C save first. --init=PATH begins a DDAE with weights t
 experiments/configs/ddae_diffusers.py:PATH, ddae_dit_latents.py:PATH or ddae_adm.py:PATH. What it leaves in the workdir:
 
     config.json                config, versions, command line, what there is to know of the data set
-    metrics.jsonl              one JSON object a line: step, images, loss, images_per_second, monitor/..., ...; and
-                               {"step", "images", "minutes", "end": "time is up"} where config.train.minutes ended it
+    metrics.jsonl              one JSON object a line: step, images, loss, images_per_second, monitor/..., ...
+    time_is_up.json            {"step", "images", "minutes"}, where config.train.minutes has ended it
     tensorboard/               the same numbers
     checkpoints/<step>/        the last few states
     samples/step_<step>.png    source, target, generated
@@ -33,6 +33,7 @@ from experiments import cluster, runs, xla_flags
 from experiments.hooks import hooks
 from experiments.job import Job, batches, check_same, describe, initialiser, prepare
 from experiments.origins import taken_for, with_taken
+from experiments.probing import write_json
 from soda_jax.parallel import processes
 from soda_jax.parallel.joining import JoinError
 from soda_jax.parallel.preflight import check_alike
@@ -46,7 +47,7 @@ from soda_jax.training.ledger import Ledger
 from soda_jax.training.loop import End, Parts, train
 from soda_jax.training.metrics import MetricWriter, append_record
 from soda_jax.training.progress import Progress
-from soda_jax.training.signals import SIGNALS, StopRequest
+from soda_jax.training.signals import SIGNALS, TIME_IS_UP, StopRequest
 from soda_jax.training.state import TrainState
 
 _CONFIG = config_flags.DEFINE_config_file("config", lock_config=True, help_string="A file of configs/.")
@@ -239,7 +240,7 @@ def last_word(job: Job, state: TrainState | None, end: End, stop: StopRequest) -
         return f"finished: {images:,} images, checkpoint in {job.workdir}/checkpoints/{end.step}"
     if end.kind == "time is up":
         minutes, images = job.lengths.minutes, end.step * job.lengths.batch
-        append_record(job.workdir, {"step": end.step, "images": images, "minutes": minutes, "end": end.kind})
+        write_json(job.workdir / TIME_IS_UP, {"step": end.step, "images": images, "minutes": minutes})
         return f"config.train.minutes={minutes:g} are over after step {end.step}: saved; the same command goes on"
     if end.kind == "stopped":
         return f"stopped by {signal_name} after step {end.step}: saved; the same command goes on from there"

@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from types import FrameType
 
 SIGNALS = (signal.SIGTERM, signal.SIGINT)
+TIME_IS_UP = "time_is_up.json"  # what a training that its minutes have ended leaves in its workdir
 
 
 class StopRequest:
