@@ -147,6 +147,10 @@ def go_on(
     step = compile_step(job, say)
     if processes.any_process(stop.requested is not None):
         return None, End(kind="stopped", step=first)
+    if job.lengths.minutes:
+        say(
+            f"training saves and ends after {job.lengths.minutes:g} minutes, if not before (config.train.minutes)"
+        )
     watch.note("restore", first)
     state = with_taken(start_state(job, checkpoints, first), taken, job)
     return run_loop(job, state, first, step, checkpoints, ledger, stop, watch)

@@ -67,6 +67,7 @@ def test_ended_by_its_minutes(unbroken, tmp_path):
     said, short = [], {"train.minutes": 1e-9}
     end = small_job.run(tmp_path, short, say=said.append)
     assert (end.kind, end.step) == ("time is up", 1) and "config.train.minutes=1e-09 are over" in said[-1]
+    assert any("ends after 1e-09 minutes, if not before (config.train.minutes)" in text for text in said[:-1])
     told = json.loads((tmp_path / "time_is_up.json").read_text())
     assert told == {"step": 1, "images": BATCH, "minutes": 1e-9}
     assert small_job.run(tmp_path, short).step == 2
