@@ -194,9 +194,10 @@ def run_loop(
     watch: Watchdog,
 ) -> tuple[TrainState, End]:
     """The loop, with everything that needs closing."""
+    left = countdown(job.lengths.minutes)
     with (
         MetricWriter(job.workdir, after_step=first) as writer,
-        Progress(job.lengths.images, first * job.lengths.batch) as progress,
+        Progress(job.lengths.images, first * job.lengths.batch, left=left) as progress,
         batches(job, first) as stream,
     ):
         parts = Parts(
@@ -206,17 +207,17 @@ def run_loop(
             advance=progress.advance,
             checkpoints=checkpoints,
             stop=stop,
-            time_is_up=deadline(job.lengths.minutes),
+            time_is_up=lambda: left() <= 0,
             hooks=hooks(job, progress.say),
             note=watch.note,
         )
         return train(state, first, stream, parts, job.lengths, ledger)
 
 
-def deadline(minutes: float) -> Callable[[], bool]:
-    """True once so many minutes are over; 0: never."""
+def countdown(minutes: float) -> Callable[[], float]:
+    """Seconds that are left of so many minutes from now on; without end where they are 0."""
     end = time.monotonic() + 60 * minutes if minutes else math.inf
-    return lambda: time.monotonic() >= end
+    return lambda: end - time.monotonic()
 
 
 def recorder(job: Job, writer: MetricWriter, progress: Progress) -> Callable[[dict[str, Any]], None]:

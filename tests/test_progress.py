@@ -35,6 +35,18 @@ def test_a_line_says_how_fast_and_how_long():
     assert line(RECORD | {"images_per_second": 0.0}, 4800).endswith("?")
 
 
+@pytest.mark.parametrize(
+    ("seconds", "said"), [(30.4, "0:30 left"), (100.0, "1:12 left"), (-1.0, "0:00 left")]
+)
+def test_the_time_left_knows_of_its_limit(seconds, said):
+    log, terminal = io.StringIO(), Terminal()
+    for stream in (log, terminal):
+        with Progress(4800, left=lambda: seconds, stream=stream) as progress:
+            progress.report(RECORD)
+    assert log.getvalue().endswith(f"{said}\n")
+    assert f"ends in {clock(seconds)} at most" in terminal.getvalue()
+
+
 @pytest.mark.parametrize(("share", "warned"), [(0.01, False), (0.05, True)])
 def test_what_a_save_costs_is_shown_and_too_much_is_said_to_be(share, warned):
     stream = io.StringIO()
@@ -52,7 +64,7 @@ def test_a_terminal_gets_a_bar_that_starts_where_the_run_goes_on():
         progress.say("a word")
     shown = stream.getvalue()
     assert "25%" in shown and "50%" in shown and "loss 0.1235, data wait 3%" in shown
-    assert "a word\n" in shown and "images/s" in shown
+    assert "a word\n" in shown and "images/s" in shown and "at most" not in shown
 
 
 @pytest.mark.parametrize("stream", [io.StringIO(), Terminal()])

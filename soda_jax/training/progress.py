@@ -1,10 +1,11 @@
 """What the person before the screen sees: a bar on a terminal, plain lines in a log file."""
 
 import contextlib
+import math
 import sys
 import threading
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 from tqdm import tqdm
@@ -17,9 +18,17 @@ SAVE_SHARE = 0.02  # of the time between two checkpoints: more is said to be too
 class Progress:
     """Shows how far training is; silent outside process 0."""
 
-    def __init__(self, total: int, done: int = 0, *, stream: Any = None, main: bool | None = None):
-        """total and done: in images. stream: a text file, stdout by default."""
-        self._stream = sys.stdout if stream is None else stream
+    def __init__(
+        self,
+        total: int,
+        done: int = 0,
+        *,
+        left: Callable[[], float] = lambda: math.inf,
+        stream: Any = None,
+        main: bool | None = None,
+    ):
+        """total and done: in images. left: says after how many seconds it is ended. stream: stdout by default."""
+        self._stream, self._left = sys.stdout if stream is None else stream, left
         self._main = is_main() if main is None else main
         self.total, self._bar = total, None
         if self._main and self._stream.isatty():
@@ -47,9 +56,11 @@ class Progress:
     def report(self, record: Mapping[str, Any]) -> None:
         """A record of the loop: images, loss, images_per_second, data_wait (share of the time)."""
         if self._bar is not None:
-            self._bar.set_postfix_str(f"loss {record['loss']:.4f}, data wait {record['data_wait']:.0%}")
+            end = f", ends in {clock(self._left())} at most" if math.isfinite(self._left()) else ""
+            words = f"loss {record['loss']:.4f}, data wait {record['data_wait']:.0%}{end}"
+            self._bar.set_postfix_str(words)
         else:
-            self.say(line(record, self.total))
+            self.say(line(record, self.total, self._left()))
         if record.get("save_share", 0) > SAVE_SHARE:
             self.say(
                 f"warning: saving held training up for {record['save_seconds']:.2f} s, {record['save_share']:.1%} of "
@@ -69,15 +80,16 @@ class Progress:
             self._bar.close()
 
 
-def line(record: Mapping[str, Any], total: int) -> str:
-    """One plain line of progress."""
+def line(record: Mapping[str, Any], total: int, at_most: float = math.inf) -> str:
+    """One plain line of progress. at_most: seconds after which training is ended, wherever it is then."""
     rate = record["images_per_second"]
     save = (
         f"  save {record['save_seconds']:.2f} s ({record['save_share']:.1%})"
         if "save_share" in record
         else ""
     )
-    left = f"{clock((total - record['images']) / rate)} left" if rate else "?"
+    seconds = min((total - record["images"]) / rate if rate else math.inf, at_most)
+    left = f"{clock(seconds)} left" if math.isfinite(seconds) else "?"
     return (
         f"step {record['step']}  images {record['images']:,}/{total:,}  loss {record['loss']:.4f}  "
         f"{rate:,.1f} images/s  data wait {record['data_wait']:.0%}{save}  {left}"
