@@ -51,7 +51,10 @@ def test_the_command_lines_are_those_of_the_public_mains(tmp_path):
     assert train[0] == "experiments.train" and "--config.data.pair=same" in train
     assert "--config.model.mask_section=0.1" in train
     (bare, *_), *_ = Trial(variant="no_section_mask", seed=3, minutes=2, workdir=tmp_path).phases()
-    assert "--config.model.mask_section=0.0" in bare.command and "--config.model.mask_section=0.1" not in bare.command
+    assert (
+        "--config.model.mask_section=0.0" in bare.command
+        and "--config.model.mask_section=0.1" not in bare.command
+    )
     assert "--config.seed=3" in train and f"--config.train.images={2 * 8192}" in train
     assert probe[0] == "experiments.probe" and sample[0] == "experiments.sample"
     assert trial.step == 1024
