@@ -141,7 +141,7 @@ def pytest_addoption(parser):
 def pytest_runtest_setup(item):
     """Skips what --minutes leave no time for."""
     if time.monotonic() > BEGUN + 60 * item.config.getoption("--minutes"):
-        pytest.skip("no time left of --minutes")
+        pytest.skip(f"no time left of --minutes: {item.path.name}")
 
 
 def pytest_collection_modifyitems(items):
