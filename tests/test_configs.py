@@ -96,3 +96,12 @@ def test_every_config_file_is_tested_and_has_its_command():
     named = {name.partition(":")[0] for name in CONFIGS}
     assert named == files.keys() - {"__init__", "default", "other_methods"}
     assert all("python -m experiments." in files[name] and "`assumed`" in files[name] for name in named)
+
+
+def test_the_quickstart_with_masks_differs_in_nothing_else():
+    plain, masked = (
+        dict(runs.flat(config_of(name).to_dict())) for name in ("quickstart", "quickstart:masked")
+    )
+    assert {key for key in plain if plain[key] != masked[key]} == {"model.mask_section", "model.mask_all"}
+    with pytest.raises(ValueError, match=r"expected quickstart\.py, or quickstart\.py:masked"):
+        config_of("quickstart:mask")
