@@ -19,6 +19,7 @@ from soda_jax.report import exhibit, page
 from soda_jax.report.content import CAPTIONS, render
 from soda_jax.report.figures import describe
 from soda_jax.report.record import Picture, RunRecord
+from soda_jax.training import checkpoints
 from soda_jax.training.metrics import read_metrics
 
 MOST_HISTORY = 4  # grids of the training's own schedule that the page keeps
@@ -53,6 +54,7 @@ def read(workdir: str | Path) -> RunRecord:
         config=about["config"],
         default=plain(default.get_config()),
         metrics=read_metrics(folder / "metrics.jsonl"),
+        saved=_saved(folder / "checkpoints", about["config"]["train"]["batch"]),
         probes=_probes(folder),
         pictures=_pictures(folder / "samples"),
         history=_history(folder / "samples"),
@@ -72,6 +74,15 @@ def _json(path: Path) -> dict[str, Any]:
         return json.loads(path.read_text())
     except ValueError as error:
         raise ValueError(f"{path} is not JSON ({error}): delete it and run again what wrote it") from error
+
+
+def _saved(folder: Path, batch: int) -> dict[str, float]:
+    """Images and seconds of training that the newest checkpoint has behind it; nothing where there is none."""
+    steps = checkpoints.steps(folder)
+    if not steps:
+        return {}
+    progress = checkpoints.metadata(folder, steps[-1])["progress"]
+    return {"images": steps[-1] * batch, "seconds": progress["seconds"]}
 
 
 def _probes(folder: Path) -> dict[int, dict[str, Any]]:

@@ -19,6 +19,7 @@ from tests import prepared_data as prepared
 SIDE, CAMERAS, HUES = 16, 4, 3
 TRAIN, TEST = 24, 10  # scenes
 STEPS = (2, 4)  # of the checkpoints; the last one ends the training
+PROGRESS = {"sums": {}, "count": 0, "extra": {}, "seconds": 2.5}  # of training, at each of them
 
 
 def _scene(key: int) -> dict:
@@ -72,7 +73,7 @@ def write(workdir: Path, steps: tuple[int, ...] = STEPS, name: str = "hues", lab
     with Checkpoints(workdir / "checkpoints", keep=3, metadata={}) as checkpoints:
         for step in steps:
             moved = jax.tree.map(lambda x, step=step: x * (1 + 0.1 * step), state.ema_params)
-            checkpoints.save(step, state.replace(step=state.step + step, ema_params=moved), {})
+            checkpoints.save(step, state.replace(step=state.step + step, ema_params=moved), PROGRESS)
     return workdir
 
 
@@ -92,5 +93,5 @@ def write_ddae(workdir: Path, model: dict | None = None, **samples) -> Path:
     workdir.mkdir(parents=True, exist_ok=True)
     runs.write_config(workdir, c, {}, runs.data_info(build.dataset(c)))
     with Checkpoints(workdir / "checkpoints", keep=1, metadata={}) as checkpoints:
-        checkpoints.save(4, state, {})
+        checkpoints.save(4, state, PROGRESS)
     return workdir

@@ -81,6 +81,13 @@ def test_figures_are_those_of_the_run(record):
     assert figures["training time"] == "3.8 min"
 
 
+def test_a_run_that_was_stopped_between_two_records_counts_what_its_checkpoint_has(record):
+    stopped = summary.figures(changed(record, saved={"images": 24_928, "seconds": 3_000.0}))
+    assert stopped["images trained on"] == "24,928" and stopped["training time"] == "50 min"
+    older = changed(record, saved={"images": 16_000, "seconds": 1.0})  # of a run that goes on meanwhile
+    assert summary.figures(older) == summary.figures(record)
+
+
 @pytest.mark.parametrize(
     ("seconds", "words"), [(12.3, "12 s"), (60.0, "1 min"), (6000.0, "1.67 h"), (None, "")]
 )

@@ -8,6 +8,7 @@ import pytest
 from experiments import report
 from experiments.report import MOST_HISTORY, main, read
 from soda_jax.report.figures import save_grid
+from tests import small_run
 from tests.made_up_run import LABELS, config, write_run
 
 
@@ -42,6 +43,12 @@ def test_all_that_the_folder_says_is_read(folder):
         f"experiments.{name}" for name in ("train", "probe", "sample", "report")
     ]
     assert len(record.metrics) == 4 and record.probes == {} and record.pictures == {}
+
+
+def test_the_newest_checkpoint_says_how_far_the_run_is(folder, tmp_path):
+    trained = read(small_run.write(tmp_path / "trained"))
+    assert trained.saved == {"images": 4 * trained.config["train"]["batch"], "seconds": 2.5}
+    assert read(folder).saved == {}
 
 
 def test_the_newest_picture_of_each_kind_is_taken_by_number_not_by_letter(folder):

@@ -37,6 +37,7 @@ class RunRecord:
     config: Mapping[str, Any]
     default: Mapping[str, Any] = field(default_factory=dict)  # the config that differences are told against
     metrics: Sequence[Row] = ()
+    saved: Row = field(default_factory=dict)  # images and seconds of the newest checkpoint
     probes: Mapping[int, Mapping[str, Any]] = field(default_factory=dict)  # step -> results
     pictures: Mapping[str, Picture] = field(default_factory=dict)  # views, interpolation, sections
     history: Mapping[str, Picture] = field(default_factory=dict)  # pictures made while training, oldest first

@@ -34,17 +34,23 @@ def title(record: RunRecord) -> str:
 
 def figures(record: RunRecord) -> dict[str, str]:
     """The row of figures; only those that are known."""
-    images, loss = last(record.metrics, "images"), recent_loss(record)
+    images, seconds, loss = reached(record, "images"), reached(record, "seconds"), recent_loss(record)
     (_, speeds), (_, waits) = (column(record.metrics, name) for name in ("images_per_second", "data_wait"))
     known = {
         "images trained on": f"{images:,.0f}" if images else "",
-        "training time": duration(last(record.metrics, "seconds")),
+        "training time": duration(seconds),
         "images per second": short(median(speeds)) if speeds else "",
         "waiting for data": f"{sum(waits) / len(waits):.0%}" if waits else "",
         "loss (last twentieth)": f"{loss:.3g}" if loss is not None else "",
         "training examples": f"{record.sizes['train']:,}" if "train" in record.sizes else "",
     }
     return {name: value for name, value in known.items() if value}
+
+
+def reached(record: RunRecord, name: str) -> float | None:
+    """The larger of the newest metrics' and the newest checkpoint's: a run that was stopped saves between records."""
+    known = [float(x) for x in (last(record.metrics, name), record.saved.get(name)) if x is not None]
+    return max(known, default=None)
 
 
 def recent_loss(record: RunRecord) -> float | None:
