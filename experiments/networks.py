@@ -78,7 +78,8 @@ def encoder(config: ConfigDict) -> nn.Module:
     common |= {"stem": c.stem, "residual_gain": c.residual_gain}
     if kind == "mobilenetv2":
         return MobileNetV2(width=c.width_multiplier, **common)
-    return ResNet(depth=int(kind.removeprefix("resnet")), width=c.encoder_width, **common)
+    own = {"depth": int(kind.removeprefix("resnet")), "width": c.encoder_width, "pooled_norm": c.pooled_norm}
+    return ResNet(**own, **common)
 
 
 def denoiser(config: ConfigDict, out_channels: int) -> nn.Module:

@@ -27,6 +27,7 @@ FILE = "prior.json"
 # What the encoder is made of, and fed with: alike in both configs.
 KEYS = tuple(f"model.{key}" for key in ("encoder", "encoder_width", "stem", "residual_gain", "vit_patch"))
 KEYS += (
+    "model.pooled_norm",
     "model.width_multiplier",
     "model.latent_dim",
     "model.dtype",

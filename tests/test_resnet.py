@@ -96,6 +96,27 @@ def test_z_is_a_linear_map_of_the_pooled_features():
     assert np.std(z, axis=0).min() > 0  # images matter
 
 
+def test_pooled_features_are_normalised_by_channel_before_the_head():
+    """By the batch in training, by what is remembered of batches otherwise; "pooled" is as it was."""
+    net, images = ResNet(18, 5, width=4, stem="strided", pooled_norm=True), normal(16, 16, 16, 3)
+    variables = random_variables(net, images)
+    head = jax.tree.map(np.array, variables["params"]["head"])
+    stored = jax.tree.map(np.array, variables["batch_stats"]["pooled_norm"])
+    assert "pooled_norm" not in variables["params"]
+
+    def expected(features, mean, var):
+        return (features["pooled"] - mean) / np.sqrt(var + 1e-5) @ head["kernel"] + head["bias"]
+
+    z, features = jax.tree.map(np.array, jax.jit(net.apply)(variables, images))
+    np.testing.assert_allclose(z, expected(features, stored["mean"], stored["var"]), rtol=1e-4, atol=1e-5)
+    train = jax.jit(lambda v: net.apply(v, images, True, mutable=["batch_stats"]))
+    (z, features), left = jax.tree.map(np.array, train(variables))
+    mean, var = features["pooled"].mean(0), features["pooled"].var(0)
+    np.testing.assert_allclose(z, expected(features, mean, var), rtol=1e-3, atol=1e-4)
+    kept = left["batch_stats"]["pooled_norm"]["mean"]
+    np.testing.assert_allclose(kept, 0.9 * stored["mean"] + 0.1 * mean, rtol=1e-4, atol=1e-6)
+
+
 def test_bfloat16_compute_keeps_float32_state_and_outputs():
     low = ResNet(18, 5, width=4, dtype=jnp.bfloat16)
     (z, features), variables = abstract(low)

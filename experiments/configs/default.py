@@ -92,6 +92,9 @@ def model() -> ConfigDict:
     # of a ResNet and mobilenetv2: BatchNorm's scale at the end of each residual branch starts there; 0 .. 1
     model.residual_gain = 1.0
     model.vit_patch = 8  # pixels a side
+    model.pooled_norm = (
+        False  # of a ResNet: BatchNorm of the pooled features, before the layer that makes z of them
+    )
     model.latent_dim = 130  # of z; a multiple of the number of sections (13 here)
     model.denoiser = "unet"  # unet | dit (a diffusion transformer), also of ddae
     # of the dit: S | B | L | XL (32, 130, 457, 674 million parameters at patch 2) | custom: the next three keys

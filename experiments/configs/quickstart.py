@@ -18,8 +18,10 @@ little guidance, so that the five drawings of a row agree better on the shape, a
 gets wrong adds up over more (PSNR 23.9 dB after 5 calls, 23.5 after 25).
 
 Sections of z are not masked one by one, as the paper does: in so few minutes the denoiser has enough to do with whole
-codes, and paints shapes much sooner. All of z is dropped now and then, which guidance needs. `quickstart.py:masked` is
-the recipe with the masks of the paper, for longer runs and for comparisons. See README.md, Results.
+codes, and paints shapes much sooner. All of z is dropped now and then, which guidance needs. Nor is z made of pooled
+features as they are: normalised by channel, they tell the denoiser what sets images apart from the first step on, and
+shapes come sooner still. `quickstart.py:masked` is the recipe with the masks of the paper, and without that
+normalisation, for longer runs and for comparisons. See README.md, Results.
 """
 
 from ml_collections import ConfigDict
@@ -39,7 +41,7 @@ def get_config(kind: str = "") -> ConfigDict:
     config.model.update(channels=64, multipliers=(1, 2, 2), blocks=1, patch=4)
     config.model.update(rays="moment", ray_scale=2.0)
     if kind != "masked":
-        config.model.update(mask_section=0.0, mask_all=0.05)
+        config.model.update(mask_section=0.0, mask_all=0.05, pooled_norm=True)
     config.model.update(attention=(False, True, False), dropout=0.0, groups=8, source_noise=0.05)
     config.diffusion.update(schedule="linear", prediction="x0", loss_in="x0")
     config.optimizer.update(learning_rate=1e-3, encoder_ratio=0.4, warmup_images=1_000)

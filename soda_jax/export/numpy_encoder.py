@@ -160,7 +160,10 @@ def vit(fields, w, images):
 
 
 def headed(w, pooled):
-    return {"pooled": pooled, "z": dense(w, "head", pooled)}
+    """z is made of the pooled features, or of what BatchNorm makes of them with its stored statistics."""
+    mean, var = (w.get(f"batch_stats/pooled_norm/{key}") for key in ("mean", "var"))
+    h = pooled if mean is None else (pooled - mean) / np.sqrt(var + np.float32(1e-5))
+    return {"pooled": pooled, "z": dense(w, "head", h)}
 
 
 def dense(w, name, x):

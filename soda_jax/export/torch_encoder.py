@@ -129,7 +129,7 @@ class Block(nn.Module):
 class ResNet(nn.Module):
     """ResNet v1.5 (arXiv 1512.03385); `residual_gain` is what training began with, and changes nothing here."""
 
-    def __init__(self, channels, *, depth, latent_dim, width, stem, residual_gain=1.0):
+    def __init__(self, channels, *, depth, latent_dim, width, stem, residual_gain=1.0, pooled_norm=False):
         super().__init__()
         self.pool, self.blocks = stem == "imagenet", []
         self.stem = NormalisedConv(channels, width, *STEMS[stem])
@@ -140,6 +140,7 @@ class ResNet(nn.Module):
                 self.add_module(name, Block(before, width * 2**stage, stride, depth >= 50))
                 before = width * 2**stage * (4 if depth >= 50 else 1)
                 self.blocks.append(name)
+        self.pooled_norm = nn.BatchNorm1d(before, affine=False) if pooled_norm else nn.Identity()
         self.head = nn.Linear(before, latent_dim)
 
     def forward(self, x):
@@ -148,7 +149,7 @@ class ResNet(nn.Module):
         for name in self.blocks:
             h = getattr(self, name)(h)
         pooled = h.mean((2, 3))
-        return {"pooled": pooled, "z": self.head(pooled)}
+        return {"pooled": pooled, "z": self.head(self.pooled_norm(pooled))}
 
 
 class Attention(nn.Module):

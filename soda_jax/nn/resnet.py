@@ -81,6 +81,8 @@ class ResNet(nn.Module):
 
     `residual_gain` is what the learned scale at the end of each residual branch starts at: 1, or less, so that the
     network starts shallow (0 in arXiv 1706.02677) and tells more of the image before it has learned anything.
+    `pooled_norm`: a BatchNorm without scale and bias before the head, so that z varies with every pooled channel alike:
+    a mean over places behind a ReLU is mostly a constant, and what sets images apart is small beside it.
     Returns z [b, latent_dim] and every named activation: "stem", "stage1/block1", ..., "pooled" [b, n] and
     "z", the last two in float32. ValueError for an unknown depth or stem, or a gain outside 0..1.
     """
@@ -90,6 +92,7 @@ class ResNet(nn.Module):
     width: int = 64
     stem: str = "imagenet"
     residual_gain: float = 1.0
+    pooled_norm: bool = False
     dtype: Any = jnp.float32
 
     @property
@@ -112,9 +115,11 @@ class ResNet(nn.Module):
             raise ValueError(f"model.residual_gain must be 0 to 1, found {self.residual_gain}")
         h = self.enter(images, train)
         features = {"stem": h} | self.stages(h, train)
-        features["pooled"] = list(features.values())[-1].astype(jnp.float32).mean((1, 2))
-        head = nn.Dense(self.latent_dim, kernel_init=XAVIER, name="head")
-        features["z"] = head(features["pooled"])
+        features["pooled"] = h = list(features.values())[-1].astype(jnp.float32).mean((1, 2))
+        if self.pooled_norm:
+            fields = {"momentum": 0.9, "use_scale": False, "use_bias": False}
+            h = nn.BatchNorm(not train, epsilon=1e-5, name="pooled_norm", **fields)(h)
+        features["z"] = nn.Dense(self.latent_dim, kernel_init=XAVIER, name="head")(h)
         return features["z"], features
 
     def enter(self, images: Image, train: bool) -> Float[Array, "b h2 w2 {self.width}"]:
