@@ -77,12 +77,11 @@ def _json(path: Path) -> dict[str, Any]:
 
 
 def _saved(folder: Path, batch: int) -> dict[str, float]:
-    """Images and seconds of training that the newest checkpoint has behind it; nothing where there is none."""
-    steps = checkpoints.steps(folder)
-    if not steps:
+    """Images and seconds of training that the newest good checkpoint has behind it; nothing where there is none."""
+    step = checkpoints.newest_good(folder, say=lambda text: print(text, file=sys.stderr))
+    if step is None:
         return {}
-    progress = checkpoints.metadata(folder, steps[-1])["progress"]
-    return {"images": steps[-1] * batch, "seconds": progress["seconds"]}
+    return {"images": step * batch, "seconds": checkpoints.metadata(folder, step)["progress"]["seconds"]}
 
 
 def _probes(folder: Path) -> dict[int, dict[str, Any]]:

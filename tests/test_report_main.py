@@ -51,6 +51,15 @@ def test_the_newest_checkpoint_says_how_far_the_run_is(folder, tmp_path):
     assert read(folder).saved == {}
 
 
+def test_a_damaged_checkpoint_is_named_and_passed_over(tmp_path, capsys):
+    workdir = small_run.write(tmp_path / "trained")
+    (workdir / "checkpoints" / "4" / "_CHECKPOINT_METADATA").write_text("damaged")
+    assert main([f"--workdir={workdir}"]) == 0
+    assert f"{workdir}/checkpoints/4/_CHECKPOINT_METADATA" in capsys.readouterr().err
+    record = read(workdir)
+    assert record.saved == {"images": 2 * record.config["train"]["batch"], "seconds": 2.5}
+
+
 def test_the_newest_picture_of_each_kind_is_taken_by_number_not_by_letter(folder):
     for step in (9, 100, 20):
         draw(folder, f"{step}_views.png", f"step {step}")
