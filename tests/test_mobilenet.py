@@ -6,9 +6,8 @@ import numpy as np
 import pytest
 
 from soda_jax.nn.mobilenet import InvertedResidual, MobileNetV2, Stage, scaled
-from soda_jax.parallel.mesh import make_mesh
-from soda_jax.parallel.sharding import put_rows, replicated
-from tests.arrays import normal, random_variables
+from tests.arrays import normal
+from tests.encoder_gradients import assert_same_on_devices
 
 IMAGES = jax.ShapeDtypeStruct((2, 32, 32, 3), jnp.float32)
 
@@ -84,22 +83,7 @@ def test_bfloat16_compute_keeps_float32_state_and_outputs():
 
 
 def test_the_number_of_devices_changes_no_gradient():
-    """Gradients, not steps of Adam: a bias that the next BatchNorm removes has one that is rounding alone."""
-    net, mesh = Short(6, width=0.25, stem="small"), make_mesh(2, 4)
-    images = normal(16, 8, 8, 1)
-    variables = random_variables(net, images[:1])
-
-    def loss(params, images):
-        (z, _), new = net.apply(variables | {"params": params}, images, True, mutable=["batch_stats"])
-        return jnp.mean(jnp.square(z)), new
-
-    gradient = jax.jit(jax.grad(loss, has_aux=True))
-    expected = gradient(variables["params"], images)
-    cut = put_rows({"images": images}, mesh)["images"]
-    assert len(cut.sharding.device_set) == 8
-    found = gradient(jax.device_put(variables["params"], replicated(mesh)), cut)
-    scale = max(float(jnp.abs(x).max()) for x in jax.tree.leaves(expected[0]))
-    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5 * scale), found, expected)
+    assert_same_on_devices(Short(6, width=0.25, stem="small"), normal(16, 8, 8, 1))
 
 
 @pytest.mark.parametrize(

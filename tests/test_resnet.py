@@ -1,4 +1,4 @@
-"""ResNet encoders: published sizes, stems, named features, BatchNorm's two modes."""
+"""ResNet encoders: published sizes, stems, named features, BatchNorm's two modes, and the same gradients on devices."""
 
 import jax
 import jax.numpy as jnp
@@ -7,6 +7,7 @@ import pytest
 
 from soda_jax.nn.resnet import STAGES, NormalisedConv, ResNet, ResNetBlock
 from tests.arrays import normal, random_variables
+from tests.encoder_gradients import assert_same_on_devices
 
 IMAGES = jax.ShapeDtypeStruct((2, 32, 32, 3), jnp.float32)
 
@@ -115,6 +116,17 @@ def test_pooled_features_are_normalised_by_channel_before_the_head():
     np.testing.assert_allclose(z, expected(features, mean, var), rtol=1e-3, atol=1e-4)
     kept = left["batch_stats"]["pooled_norm"]["mean"]
     np.testing.assert_allclose(kept, 0.9 * stored["mean"] + 0.1 * mean, rtol=1e-4, atol=1e-6)
+
+
+class Short(ResNet):
+    """The stem of it."""
+
+    def stages(self, h, train):
+        return {}
+
+
+def test_pooled_features_are_normalised_over_the_whole_batch_on_every_number_of_devices():
+    assert_same_on_devices(Short(18, 6, width=4, stem="strided", pooled_norm=True), normal(16, 8, 8, 1))
 
 
 def test_bfloat16_compute_keeps_float32_state_and_outputs():

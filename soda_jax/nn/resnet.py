@@ -40,9 +40,12 @@ class NormalisedConv(nn.Module):
         return batch_norm(train, self.dtype, self.gain)(conv(x))
 
 
-def batch_norm(train: bool, dtype: Any, gain: float = 1.0, name: str = "norm") -> nn.BatchNorm:
-    """The BatchNorm of all encoders, for use inside a compact module."""
+def batch_norm(
+    train: bool, dtype: Any, gain: float = 1.0, name: str = "norm", affine: bool = True
+) -> nn.BatchNorm:
+    """The BatchNorm of all encoders, for use inside a compact module. affine: with a learned scale and bias."""
     fields = {"momentum": 0.9, "epsilon": 1e-5, "scale_init": nn.initializers.constant(gain)}
+    fields |= {"use_scale": affine, "use_bias": affine}
     return nn.BatchNorm(not train, dtype=dtype, name=name, **fields)
 
 
@@ -117,8 +120,7 @@ class ResNet(nn.Module):
         features = {"stem": h} | self.stages(h, train)
         features["pooled"] = h = list(features.values())[-1].astype(jnp.float32).mean((1, 2))
         if self.pooled_norm:
-            fields = {"momentum": 0.9, "use_scale": False, "use_bias": False}
-            h = nn.BatchNorm(not train, epsilon=1e-5, name="pooled_norm", **fields)(h)
+            h = batch_norm(train, jnp.float32, name="pooled_norm", affine=False)(h)
         features["z"] = nn.Dense(self.latent_dim, kernel_init=XAVIER, name="head")(h)
         return features["z"], features
 
