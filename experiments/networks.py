@@ -18,6 +18,7 @@ from soda_jax.nn.dit import SIZES as DIT_SIZES
 from soda_jax.nn.dit import DiT
 from soda_jax.nn.mobilenet import MobileNetV2
 from soda_jax.nn.rays import Encoding as RayEncoding
+from soda_jax.nn.rays import Frame as RayFrame
 from soda_jax.nn.rays import Kind as RayKind
 from soda_jax.nn.rays import Projecting, Rays, alone
 from soda_jax.nn.resnet import STAGES, ResNet
@@ -35,7 +36,8 @@ def rays(config: ConfigDict) -> Rays | None:
     c = config.model
     check_choice("model.rays", c.rays, ["none", *get_args(RayKind)])
     check_choice("model.ray_encoding", c.ray_encoding, get_args(RayEncoding))
-    more = {name: c[f"ray_{name}"] for name in ("scale", "radius", "encoding", "frequencies")}
+    check_choice("model.ray_frame", c.ray_frame, get_args(RayFrame))
+    more = {name: c[f"ray_{name}"] for name in ("frame", "scale", "radius", "encoding", "frequencies")}
     return None if c.rays == "none" else Rays(kind=c.rays, **more)
 
 

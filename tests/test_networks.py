@@ -42,6 +42,12 @@ def test_every_key_reaches_the_method():
     more = {"encoding": "octaves", "frequencies": 5}
     assert method.rays == Rays(kind="unit_sphere", scale=2.0, radius=3.0, **more)
     assert method.source_rays and method.cross_attention and method.lens == (1.0, 2.0, 0.5, 0.5)
+    _, method, _ = posed({"model.source_rays": False, "model.ray_frame": "world"})
+    assert method.rays == Rays(kind="unit_sphere", frame="world", **more)
+
+
+def test_networks_behind_a_mixture_keep_their_sizes():
+    _, method, _ = posed()
     assert method.encoder.network.latent_dim == method.encoder.latent_dim == 130
     assert method.denoiser.network.cross_attention and method.denoiser.sections == method.sections == 13
 
@@ -101,6 +107,8 @@ def test_by_default_nothing_is_wrapped_and_nothing_is_asked_for():
             "fourier",
             r"model\.ray_encoding='fourier' is unknown: take one of none, sinus",
         ),
+        ("model.ray_frame", "target", r"model\.ray_frame='target' is unknown: take one of source, world"),
+        ("model.ray_frame", "world", r"model\.source_rays=True: .* set model\.ray_frame='source'"),
         ("model.ray_scale", 0.0, r"model\.ray_scale must be more than 0"),
         ("model.ray_frequencies", 0, r"model\.ray_frequencies must be more than 0, found 0"),
         ("model.rgb_projection", -1, r"model\.rgb_projection must be 0 .* found -1"),

@@ -60,6 +60,16 @@ def test_moving_the_world_changes_nothing(kind):
     assert np.abs(Rays(kind=kind)(one_moved, 4, 4) - before).max() > 0.1
 
 
+@pytest.mark.parametrize("kind", ["concat", "moment"])
+def test_in_the_frame_of_the_world_sources_are_not_looked_at(kind):
+    """The same as from a source that stands at the origin, whichever source it is."""
+    world = Rays(kind=kind, frame="world")(CAMERAS, 4, 4)
+    origin = {**CAMERAS, "source_camera": jnp.broadcast_to(jnp.eye(4), CAMERAS["source_camera"].shape)}
+    np.testing.assert_allclose(world, Rays(kind=kind)(origin, 4, 4), atol=1e-6)
+    np.testing.assert_array_equal(world, Rays(kind=kind, frame="world")(origin, 4, 4))
+    assert np.abs(world - Rays(kind=kind)(CAMERAS, 4, 4)).max() > 0.1
+
+
 def test_a_point_on_the_ray_is_seen_in_the_middle_of_its_pixel():
     d = np.asarray(rays.directions(CAMERAS["target_camera"], CAMERAS["intrinsics"], 3, 5), np.float64)
     camera = np.asarray(CAMERAS["target_camera"], np.float64)

@@ -10,7 +10,8 @@ time: at a quarter of the pixels more images fit in the minutes. A patch has 48 
 through; 32 blur it. Batches of 16 make more steps of the minutes; of 32, a little faster an image, left shapes blurred.
 
 The denoiser sees the rays of the target (`model.rays`): told which view to paint, it can spend z on what is there to
-see, floor and wall come to lie where they belong, and a generated picture can be held against the target.
+see, floor and wall come to lie where they belong, and a generated picture can be held against the target. They are
+rays of the world: every object stands at its origin, so that z needn't say from where its source was taken.
 
 It predicts the image, and the loss is that of the image: both weigh high noise, where only z can tell what to
 paint, so that z fills early. (To predict v leaves grainy pictures after so little training.) Pictures are drawn with a
@@ -41,7 +42,7 @@ def get_config(kind: str = "") -> ConfigDict:
     config.model.update(channels=64, multipliers=(1, 2, 2), blocks=1, patch=4)
     config.model.update(rays="moment", ray_scale=2.0)
     if kind != "masked":
-        config.model.update(mask_section=0.0, mask_all=0.05, pooled_norm=True)
+        config.model.update(mask_section=0.0, mask_all=0.05, pooled_norm=True, ray_frame="world")
     config.model.update(attention=(False, True, False), dropout=0.0, groups=8, source_noise=0.05)
     config.diffusion.update(schedule="linear", prediction="x0", loss_in="x0")
     config.optimizer.update(learning_rate=1e-3, encoder_ratio=0.4, warmup_images=1_000)

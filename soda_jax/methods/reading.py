@@ -39,6 +39,11 @@ class Reading:
     def __post_init__(self):
         if self.source_rays and not self.rays:
             raise ValueError("model.source_rays=True needs to know which rays: set model.rays")
+        if self.source_rays and self.rays.frame == "world":
+            raise ValueError(
+                "model.source_rays=True: an image that is encoded by itself has no place in the world: set "
+                "model.ray_frame='source'"
+            )
 
     def encode(self, variables: Tree, images: Image | Bytes) -> Features:
         """Every named feature of the encoder in eval mode, each image by itself; z is flat `[b, s*d]`."""

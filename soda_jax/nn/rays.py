@@ -1,10 +1,12 @@
-"""Rays through the pixels of a view, as the first source's camera sees them: they tell a network what it looks at.
+"""Rays through the pixels of a view, as the first source's camera sees them or in the world's own frame: they tell a
+network what it looks at.
 
 Cameras are in the OpenCV convention (x right, y down, z forward) as camera-to-world matrices [R | o; 0 1].
 Intrinsics K are those of an image whose sides have length 1, (0, 0) its upper left corner, so that they hold at any
 resolution.
 
-    [R | o] = [R_s | o_s]^-1 [R_t | o_t]                     (1)  a camera in the frame of the first source's
+    [R | o] = [R_s | o_s]^-1 [R_t | o_t]                     (1)  a camera in the frame of the first source's; in that
+                                                                  of the world it stays [R_t | o_t]
     d(u, v) = R K^-1 (u, v, 1) / |K^-1 (u, v, 1)|            (2)  direction of the ray through (u, v), unit length
     concat       [d, o / s]                                  (3)  SODA (arXiv 2311.17901), appendix G.3
     moment       [d, o x d / s]                              (4)  Pluecker coordinates: whichever point o of the ray
@@ -14,8 +16,10 @@ resolution.
     sinusoidal   cos(omega_k r), sin(omega_k r),  omega_k as in embed.py with its s = 1e-4            (8)
     octaves      cos(2^k pi r), sin(2^k pi r),  k = 0 .. K-1 (arXiv 2003.08934)                       (9)
 
-s is the length, in units of the world, that counts as 1. A rigid motion of all cameras changes nothing, by (1). The
-sphere of (7) stands around the first source's camera. A ray that misses it, or leaves from outside and points away,
+s is the length, in units of the world, that counts as 1. A rigid motion of all cameras changes nothing, by (1). In the
+world's frame it does: that is for scenes that share a place, such as objects that stand upright at the origin, which a
+network then needn't find anew from where each source was taken. The sphere of (7) stands around the first source's
+camera, or the world's origin. A ray that misses it, or leaves from outside and points away,
 has no such root: p is then its point nearest to the centre (with a >= 0), moved onto the sphere, so that p does not
 jump where a ray begins to miss.
 """
@@ -34,6 +38,7 @@ from soda_jax.nn.embed import sinusoid
 from soda_jax.types import Batch
 
 Kind = Literal["concat", "moment", "sphere", "unit_sphere"]
+Frame = Literal["source", "world"]
 Encoding = Literal["none", "sinusoidal", "octaves"]
 View = Float[Array, "b h w r"]  # a ray a pixel, in r channels
 COORDINATES = {"concat": 6, "moment": 6, "sphere": 3, "unit_sphere": 2}
@@ -52,11 +57,12 @@ einsum = partial(jnp.einsum, precision="highest")
 class Rays:
     """(3) to (6), as they are or encoded by (8) or (9), as channels of an image.
 
-    scale: s. radius: s_d of (5). frequencies: K of (8) and (9), for each coordinate.
+    frame: whether cameras are moved by (1), "source", or taken as they are, "world". scale: s. radius: s_d of (5). frequencies: K of (8) and (9), for each coordinate.
     ValueError, with the key, for a number that is not positive.
     """
 
     kind: Kind = "moment"
+    frame: Frame = "source"
     scale: float = 1.0
     radius: float = 1.0
     encoding: Encoding = "none"
@@ -78,7 +84,7 @@ class Rays:
         Raises ValueError if one of them is not there.
         """
         self.check(cameras)
-        camera = relative(sources(cameras)[:, 0], cameras["target_camera"])
+        camera = self.placed(sources(cameras)[:, 0], cameras["target_camera"])
         return self.through(camera, cameras["intrinsics"], height, width)
 
     def of_sources(self, cameras: Batch, height: int, width: int) -> Float[Array, "b v {height} {width} r"]:
@@ -87,9 +93,13 @@ class Rays:
         every, intrinsics = sources(cameras), cameras["intrinsics"]
         b, v = every.shape[:2]
         first = jnp.broadcast_to(every[:, :1], every.shape).reshape(b * v, 4, 4)
-        camera = relative(first, every.reshape(b * v, 4, 4))
+        camera = self.placed(first, every.reshape(b * v, 4, 4))
         rays = self.through(camera, jnp.repeat(intrinsics, v, axis=0), height, width)
         return rays.reshape(b, v, *rays.shape[1:])
+
+    def placed(self, first: Float[Array, "b 4 4"], camera: Float[Array, "b 4 4"]) -> Float[Array, "b 4 4"]:
+        """A camera in the frame that rays are given in."""
+        return relative(first, camera) if self.frame == "source" else camera
 
     def check(self, cameras: Batch) -> None:
         """Raises ValueError if one of CAMERAS is not there."""
