@@ -119,8 +119,9 @@ def model() -> ConfigDict:
     model.rays = "none"  # of the target, seen by the denoiser; need cameras. paper, which is not known:
     #                      none | concat (direction, origin) | moment (direction, moment)
     #                      | sphere (a point of the ray) | unit_sphere (two angles)
-    model.ray_frame = "source"  # source: as the first source's camera sees them | world: as the data set has them, for
-    #                             scenes that share a place; what the paper does is not known
+    # source: as the first source's camera sees them | world: in the frame of the data set, for scenes that share a
+    # place. What the paper does is not known.
+    model.ray_frame = "source"
     model.ray_scale = 1.0  # length in units of the world that counts as 1 in rays
     model.ray_radius = 1.0  # sphere: how far along the ray, in that length
     model.ray_encoding = "none"  # none | sinusoidal (paper) | octaves: cosines and sines of each coordinate

@@ -57,7 +57,8 @@ einsum = partial(jnp.einsum, precision="highest")
 class Rays:
     """(3) to (6), as they are or encoded by (8) or (9), as channels of an image.
 
-    frame: whether cameras are moved by (1), "source", or taken as they are, "world". scale: s. radius: s_d of (5). frequencies: K of (8) and (9), for each coordinate.
+    frame: whether cameras are moved by (1), "source", or taken as they are, "world".
+    scale: s. radius: s_d of (5). frequencies: K of (8) and (9), for each coordinate.
     ValueError, with the key, for a number that is not positive.
     """
 
