@@ -1,11 +1,12 @@
 """The pictures of novel views, their table, and what they show on the page of the run."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from experiments import recognition
 from experiments.drawing import source_columns
 from experiments.held_out import Pairs
 from experiments.runs import command
@@ -51,8 +52,8 @@ def views(rows: int, pairs: Pairs, painted: Mapping[str, Any]) -> list[tuple[str
     scenes = list(range(min(rows, len(pairs.sources))))
     first = [int(np.flatnonzero(pairs.row == scene)[0]) for scene in scenes]
     drawn = painted["soda"].views[first]
-    mean = np.round(drawn.astype(np.float32).mean(axis=1)).astype(np.uint8)
-    columns = [*source_columns(pairs.sources[scenes]), ("target", pairs.targets[first]), ("mean", mean)]
+    mean = ("mean", recognition.mean_image(drawn))
+    columns = [*source_columns(pairs.sources[scenes]), ("target", pairs.targets[first]), mean]
     columns += [("samples", drawn[:, i]) for i in range(min(MOST_SAMPLES, drawn.shape[1]))]
     if "regressor" in painted:
         columns.append(("regressor", painted["regressor"].views[first, 0]))
@@ -98,10 +99,19 @@ def cells(figures: Mapping[str, Any], measures: list[str]) -> list[str]:
 
 def table_text(found: Mapping[str, Any]) -> str:
     """For the terminal."""
-    table = [HEAD, *([title, *cells(row, found["measures"])] for title, row in rows_of(found).items())]
+    rows = ([title, *cells(row, found["measures"])] for title, row in rows_of(found).items())
+    lines = [*aligned([HEAD, *rows]), *gains(found)]
+    if "recognised" in found:
+        table = recognition.table(found["recognised"])
+        lines += [table.caption, *aligned([table.head, *table.rows])]
+    return "\n".join(lines)
+
+
+def aligned(table: Sequence[Sequence[str]]) -> list[str]:
+    """Its rows, column under column."""
     widths = [max(map(len, column)) for column in zip(*table, strict=True)]
-    lines = ["  ".join(text.ljust(width) for text, width in zip(row, widths, strict=True)) for row in table]
-    return "\n".join([*(line.rstrip() for line in lines), *gains(found)])
+    lines = ("  ".join(text.ljust(width) for text, width in zip(row, widths, strict=True)) for row in table)
+    return [line.rstrip() for line in lines]
 
 
 def gains(found: Mapping[str, Any]) -> list[str]:
@@ -117,11 +127,12 @@ def gains(found: Mapping[str, Any]) -> list[str]:
 def shown(found: Mapping[str, Any]) -> Exhibit:
     """What the page of the run shows."""
     rows = [[title, *cells(row, found["measures"])] for title, row in rows_of(found).items()]
+    judged = [recognition.table(found["recognised"])] if "recognised" in found else []
     return Exhibit(
         title="Novel views",
         order=30,
         paragraphs=[paragraph(found), *(f"{text[0].upper()}{text[1:]}." for text in gains(found))],
-        tables=[Table(head=HEAD, rows=rows, caption="Means, and 95% intervals over scenes.")],
+        tables=[Table(head=HEAD, rows=rows, caption="Means, and 95% intervals over scenes."), *judged],
         pictures=[
             ("views.png", "Held-out scenes: what the encoder sees, what is wanted, and what is painted."),
             ("orbit.gif", "A walk around held-out scenes; all frames of a scene start from one noise."),

@@ -3,7 +3,8 @@
 Writes into DIR/novel_views/<step>/:
     results.json   PSNR, SSIM, sharpness and a feature distance of the mean of a view's samples ("psnr", ...) and of one
                    ("one_sample"), with 95% intervals over scenes; in "baselines" the same of copying the source view
-                   that is nearest, and of a regressor: the same networks, trained to paint the mean image at once
+                   that is nearest, and of a regressor: the same networks, trained to paint the mean image at once; with
+                   --judge_images in "recognised" how often a judge reads each label off the views (recognition.py)
     views.png      source | target | mean of the samples | samples | regressor | nearest view
     orbit.gif, orbit.png   a walk around some of the scenes, all frames of a scene from one noise
 
@@ -22,7 +23,7 @@ import jax
 import numpy as np
 
 from data.sources import DataSet
-from experiments import build, held_out, runs
+from experiments import build, held_out, recognition, runs
 from experiments import novel_view_pictures as figures
 from experiments.drawing import Draw, draw, in_batches
 from experiments.held_out import Pairs, Scene
@@ -53,8 +54,10 @@ class Job:
     samples: int  # of each view
     rows: int  # of views.png
     seed: int
+    judge_images: int = 0  # that the judge is trained on; 0: nobody judges
 
     def __post_init__(self):
+        recognition.check(self.dataset, self.judge_images)
         for flag in ("scenes", "samples"):
             if getattr(self, flag) < 1:
                 raise ValueError(f"--{flag} must be 1 or more, found {getattr(self, flag)}")
@@ -86,6 +89,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="run of config.method=regressor to compare with; none: leave it out "
         "(default: WORKDIR/regressor, trained first where it is not there)",
     )
+    group.add_argument(
+        "--judge_images",
+        type=int,
+        default=0,
+        help="train a judge on so many real images (60000 is enough for views3d), and say how often it reads the "
+        "labels of the scenes off the views (default: 0, no judge)",
+    )
 
 
 def run_mode(run: Run, arguments: argparse.Namespace) -> list[Path]:
@@ -93,7 +103,8 @@ def run_mode(run: Run, arguments: argparse.Namespace) -> list[Path]:
     dataset = build.dataset(run.config)
     held_out.check(run, dataset)
     a = arguments
-    job = Job(run=run, dataset=dataset, scenes=a.scenes, samples=a.samples, rows=a.count, seed=a.seed)
+    counts = {"scenes": a.scenes, "samples": a.samples, "rows": a.count, "judge_images": a.judge_images}
+    job = Job(run=run, dataset=dataset, seed=a.seed, **counts)
     return evaluate(job, regressor_of(run, arguments.regressor))
 
 
@@ -117,6 +128,7 @@ def made_from(job: Job, variables: Mapping[str, Tree]) -> dict[str, Any]:
     """All that the results depend on."""
     config = runs.plain(job.run.config)
     settings = {"scenes": job.scenes, "samples": job.samples, "rows": job.rows, "seed": job.seed}
+    settings |= {"judge_images": job.judge_images} if job.judge_images else {}
     weights = {name: fingerprint(tree) for name, tree in variables.items()}
     data = {
         **{name: config["data"][name] for name in ("name", "test_split")},
@@ -135,8 +147,11 @@ def made(
         name: paint(run, variables[name], pairs, scenes, job.samples if name == "soda" else 1, job.seed)
         for name, run in models.items()
     }
-    scores = measured(pairs, {name: one.views for name, one in painted.items()})
-    found = {**about(job, models, pairs), **table(scores, pairs.row), "made_from": origin}
+    views = {name: one.views for name, one in painted.items()}
+    found = {**about(job, models, pairs), **table(measured(pairs, views), pairs.row), "made_from": origin}
+    if job.judge_images:
+        judged = (job.run, job.dataset, job.judge_images, scenes, pairs, views)
+        found["recognised"] = recognition.recognised(*judged)
     if processes.is_main():
         figures.write(job.folder, job.rows, pairs, painted, found)
     return found

@@ -98,7 +98,7 @@ def test_every_config_file_is_tested_and_has_its_command():
     assert all("python -m experiments." in files[name] and "`assumed`" in files[name] for name in named)
 
 
-def test_the_quickstart_with_masks_differs_in_them_and_in_what_z_is_made_of():
+def test_the_quickstart_with_masks_differs_in_them_in_what_z_is_made_of_and_in_who_paints():
     plain, masked = (
         dict(runs.flat(config_of(name).to_dict())) for name in ("quickstart", "quickstart:masked")
     )
@@ -106,6 +106,10 @@ def test_the_quickstart_with_masks_differs_in_them_and_in_what_z_is_made_of():
         "model.mask_section",
         "model.mask_all",
         "model.pooled_norm",
+        "model.ray_frame",
+        "model.multipliers",
+        "model.attention",
+        "model.latent_dim",
     }
     with pytest.raises(ValueError, match=r"expected quickstart\.py, or quickstart\.py:masked"):
         config_of("quickstart:mask")

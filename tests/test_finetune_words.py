@@ -80,7 +80,7 @@ def test_of_a_ddae_it_is_the_net_up_to_the_tap():
         ({"finetune.feature": "h"}, r"finetune\.feature='h' is unknown"),
         ({"finetune.method": "mae"}, r"finetune\.method='mae' is unknown"),
         ({"finetune.method": "latent_prior"}, r"its encoder is that of another run"),
-        ({"model.source_rays": True, "model.rays": "concat"}, r"sees rays beside its images"),
+        ({"model.source_rays": True, "model.ray_frame": "source"}, r"sees rays beside its images"),
     ],
 )
 def test_what_it_cannot_begin_with_is_told(changes, words):

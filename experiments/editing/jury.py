@@ -3,7 +3,6 @@
 Kept in WORKDIR/edit/judge/ (judge.npz, results.json): it depends on the data alone, so all steps of a run share it.
 """
 
-import argparse
 import dataclasses
 import json
 from collections.abc import Mapping, Sequence
@@ -84,10 +83,10 @@ def words(jury: Jury) -> str:
 # How it comes to be -------------------------------------------------------------------------------------
 
 
-def summon(job: Job, arguments: argparse.Namespace) -> Jury:
-    """The judge of these data, from the workdir if it is there, else trained and examined now."""
+def summon(job: Job, judge_images: int) -> Jury:
+    """The judge of these data, from the workdir if it is there, else trained on so many images and examined now."""
     folder = job.run.workdir / "edit" / "judge"
-    training = Training(images=arguments.judge_images, seed=job.run.config.seed)
+    training = Training(images=judge_images, seed=job.run.config.seed)
     path, made_from = folder / "results.json", _made_from(job, training)
     known = json.loads(path.read_text()) if path.is_file() else {}
     if known.get("made_from") == made_from:

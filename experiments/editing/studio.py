@@ -77,7 +77,7 @@ class Studio:
     @cached_property
     def jury(self) -> Jury | None:
         """Who says what a picture shows; None where the data have no labels."""
-        return summon(self.job, self.arguments) if self.job.dataset.labels else None
+        return summon(self.job, self.arguments.judge_images) if self.job.dataset.labels else None
 
     def order(
         self,
