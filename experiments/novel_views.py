@@ -150,8 +150,9 @@ def made(
     views = {name: one.views for name, one in painted.items()}
     found = {**about(job, models, pairs), **table(measured(pairs, views), pairs.row), "made_from": origin}
     if job.judge_images:
-        judged = (job.run, job.dataset, job.judge_images, scenes, pairs, views)
-        found["recognised"] = recognition.recognised(*judged)
+        found["recognised"] = recognition.recognised(
+            job.run, job.dataset, job.judge_images, scenes, pairs, views
+        )
     if processes.is_main():
         figures.write(job.folder, job.rows, pairs, painted, found)
     return found

@@ -71,6 +71,6 @@ def table(found: Mapping[str, Mapping[str, Any]]) -> Table:
     rows = [[TITLES[kind], *(percent(by_kind[kind]) for by_kind in found.values())] for kind in kinds]
     caption = (
         "How often a network trained on real images reads the scene's label off a view; 95% intervals over scenes. "
-        "More than off the true views is not to be had."
+        "Its row of the true views says how well it reads."
     )
     return Table(head=["", *found], rows=rows, caption=caption)

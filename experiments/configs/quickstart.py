@@ -16,7 +16,7 @@ rays of the world: every object stands at its origin, so that z needn't say from
 It predicts the image, and the loss is that of the image: both weigh high noise, where only z can tell what to
 paint, so that z fills early. (To predict v leaves grainy pictures after so little training.) Pictures are drawn with a
 little guidance, so that the five drawings of a row agree better on the shape, and in five steps: what a young denoiser
-gets wrong adds up over more (PSNR 23.9 dB after 5 calls, 23.5 after 25).
+gets wrong adds up over more.
 
 Sections of z are not masked one by one, as the paper does: in so few minutes the denoiser has enough to do with whole
 codes, and paints shapes much sooner. All of z is dropped now and then, which guidance needs. Nor is z made of pooled
