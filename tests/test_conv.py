@@ -14,6 +14,9 @@ from soda_jax.nn.conv import (
     convolve_by_xla,
     convolve_channels,
     depth_to_space,
+    max_pool,
+    pool_by_maxima,
+    pool_by_windows,
     space_to_depth,
     upsample,
 )
@@ -77,6 +80,39 @@ def test_few_pixels_are_a_matrix_product_on_a_cpu_and_a_convolution_elsewhere():
         "stablehlo.convolution" not in function.trace(*arguments).lower(lowering_platforms=("cpu",)).as_text()
     )
     assert "stablehlo.convolution" in function.trace(*arguments).lower(lowering_platforms=("tpu",)).as_text()
+
+
+@pytest.mark.parametrize("sides", [(6, 8), (7, 5), (1, 2)])
+@pytest.mark.parametrize("way", [max_pool, pool_by_maxima])
+def test_the_greatest_of_each_window_gets_the_gradient(way, sides):
+    """Also where all are below 0, which a padding of zeros would hide."""
+    x, h2, w2 = normal(2, *sides, 3) - 2.0, *(-(-side // 2) for side in sides)
+    padded = np.pad(x, [(0, 0), (1, 1), (1, 1), (0, 0)], constant_values=-np.inf)
+    y, pull = jax.vjp(way, x)
+    pulled, expected = np.array(pull(jnp.cos(y))[0]), np.zeros_like(padded)
+    for b, i, j, c in np.ndindex(2, h2, w2, 3):
+        window = padded[b, 2 * i : 2 * i + 3, 2 * j : 2 * j + 3, c]
+        assert y[b, i, j, c] == window.max()
+        row, column = np.unravel_index(window.argmax(), (3, 3))
+        expected[b, 2 * i + row, 2 * j + column, c] += np.cos(window.max())
+    np.testing.assert_allclose(pulled, expected[:, 1:-1, 1:-1], atol=1e-6)
+
+
+def test_behind_a_relu_both_ways_to_pool_agree():
+    """Where zeros are the greatest, one way lets all of them share a gradient, and the ReLU lets none through."""
+
+    def gradient(way):
+        return jax.grad(lambda x: jnp.sum(way(jax.nn.relu(x)) ** 2))(x)
+
+    x = normal(2, 9, 9, 3) - 1.5
+    assert np.mean(pool_by_maxima(jax.nn.relu(x)) == 0) > 0.1
+    np.testing.assert_allclose(gradient(pool_by_maxima), gradient(pool_by_windows), atol=1e-6)
+
+
+def test_the_maximum_is_by_slices_on_a_cpu_and_of_windows_elsewhere():
+    function, x = jax.jit(max_pool), normal(2, 4, 4, 3)
+    assert "reduce_window" not in function.trace(x).lower(lowering_platforms=("cpu",)).as_text()
+    assert "reduce_window" in function.trace(x).lower(lowering_platforms=("tpu",)).as_text()
 
 
 def test_module_convolves_and_adds_its_bias():

@@ -11,7 +11,7 @@ from flax import linen as nn
 from jaxtyping import Array, Float
 
 from soda_jax.nn.checks import check_choice
-from soda_jax.nn.conv import Conv
+from soda_jax.nn.conv import Conv, max_pool
 from soda_jax.types import Features, Image
 
 STAGES = {18: (2, 2, 2, 2), 34: (3, 4, 6, 3), 50: (3, 4, 6, 3), 101: (3, 4, 23, 3)}  # blocks of each stage
@@ -128,7 +128,7 @@ class ResNet(nn.Module):
         """The stem."""
         kernel, stride = STEMS[self.stem]
         h = nn.relu(NormalisedConv(self.width, kernel, stride, self.dtype, name="stem")(images, train))
-        return nn.max_pool(h, (3, 3), (2, 2), ((1, 1), (1, 1))) if self.stem == "imagenet" else h
+        return max_pool(h) if self.stem == "imagenet" else h
 
     def stages(self, h: Image, train: bool) -> Features:
         """Four stages, each but the first at half the resolution and twice the width of the one before."""
