@@ -107,6 +107,7 @@ def test_the_quickstart_with_masks_differs_in_them_in_what_z_is_made_of_and_in_w
         "model.mask_all",
         "model.pooled_norm",
         "model.ray_frame",
+        "model.channels",
         "model.multipliers",
         "model.attention",
         "model.latent_dim",
