@@ -7,7 +7,7 @@ target are two cameras on one scene. Everything is `assumed`.
 
 The encoder reads 64 x 64 pixels; the target has 32 x 32, in patches of 4 x 4, because the U-Net is what takes the
 time: at a quarter of the pixels more images fit in the minutes. A patch has 48 numbers, so 48 channels let it
-through; with 64, an image teaches hardly more, and takes a fifth longer; 32 blur it. Batches of 16 make more steps of
+through; with 64, an image teaches hardly more, and takes a quarter longer; 32 blur it. Batches of 16 make more steps of
 the minutes; of 32, a little faster an image, left shapes blurred.
 
 The denoiser sees the rays of the target (`model.rays`): told which view to paint, it can spend z on what is there to
@@ -33,7 +33,8 @@ from ml_collections import ConfigDict
 
 from experiments.configs import default
 
-IMAGES_PER_MINUTE = 20_480  # on two x86 cores of 2023; `--minutes` counts in it
+# `--minutes` counts in it. Two shared Zen 4 cores see 12,000 to 14,000, and so stop at the limit of the quickstart.
+IMAGES_PER_MINUTE = 16_384
 
 
 def get_config(kind: str = "") -> ConfigDict:
