@@ -114,6 +114,12 @@ def centre_crop(image: np.ndarray, size: int) -> np.ndarray:
     return resized_crop(image, Box((height - side) // 2, (width - side) // 2, side, side), size)
 
 
+def zoomed_box(height: int, width: int, zoom: float) -> Box:
+    """The middle of an image, its sides 1 / zoom of the whole, to the nearest pixel, and one at least."""
+    h, w = max(round(height / zoom), 1), max(round(width / zoom), 1)
+    return Box((height - h) // 2, (width - w) // 2, h, w)
+
+
 def flip(image: np.ndarray) -> np.ndarray:
     """Left to right."""
     return cv2.flip(image, 1)

@@ -13,6 +13,7 @@ from data.augment import Box
 from data.dense_info import UNLABELLED, DenseInfo, from_metadata
 from data.errors import DataError
 from data.sources import DataSet, Example, Source
+from data.views import Near, near
 
 Task = Literal["segmentation", "landmarks"]
 TASKS = get_args(Task)
@@ -23,8 +24,8 @@ Truth = dict[str, np.ndarray]  # {"mask"}, or {"points", "seen", "scale"}
 class DenseSource(Source):
     """A source whose examples hold what a task is asked for, too.
 
-    Beside "shape", (h, w) of the images: "masks" [bytes], PNG of one channel, or "keypoints" [v, k, 2], "seen" [v, k]
-    and "scale" [v], of the stored images in pixels.
+    Beside "shape", (h, w) of the images: "masks" [bytes], or [Near], PNG of one channel, or "keypoints" [v, k, 2],
+    "seen" [v, k] and "scale" [v], in the images' pixels.
     """
 
     task: Task
@@ -35,12 +36,12 @@ class DenseSource(Source):
         features = tf_example_pb2.Example.FromString(record).features.feature
         example = {**super()._parsed(index, record), "shape": self.shape}
         if self.task == "segmentation":
-            return {**example, "masks": list(features["masks"].bytes_list.value)}
-        places = np.array(features["keypoints"].float_list.value, np.float32)
+            return {**example, "masks": near(features["masks"].bytes_list.value, self.zoom)}
+        places = np.array(features["keypoints"].float_list.value, np.float32).reshape(-1, self.points, 2)
+        places -= np.float32(self.corner)
         seen = np.array(features["keypoints_seen"].int64_list.value, np.int32)
         scale = np.array(features["keypoint_scale"].float_list.value, np.float32)
-        cut = (-1, self.points)
-        return {**example, "keypoints": places.reshape(*cut, 2), "seen": seen.reshape(cut), "scale": scale}
+        return {**example, "keypoints": places, "seen": seen.reshape(-1, self.points), "scale": scale}
 
 
 def info_of(dataset: DataSet) -> DenseInfo:
@@ -105,8 +106,10 @@ def within(points: np.ndarray, seen: np.ndarray, size: int) -> np.ndarray:
     return np.where(outside, np.int32(UNLABELLED), seen)
 
 
-def decode_mask(encoded: bytes) -> np.ndarray:
+def decode_mask(encoded: bytes | Near) -> np.ndarray:
     """PNG bytes to class numbers, uint8 [h, w]. DataError for anything else."""
+    if isinstance(encoded, Near):
+        return encoded.cut(decode_mask(encoded.encoded))
     mask = cv2.imdecode(np.frombuffer(encoded, np.uint8), cv2.IMREAD_UNCHANGED) if encoded else None
     if mask is None or mask.ndim != 2 or mask.dtype != np.uint8:
         raise DataError(

@@ -16,6 +16,7 @@ from typing import Any
 from data.builders.images import EXTENSIONS, read_encoded, read_header
 from data.errors import DataError
 from data.sources import DataSet
+from data.views import near
 
 SPLIT = "test"  # what its one split is called
 
@@ -28,6 +29,8 @@ class ImageFiles:
     names: tuple[str, ...]  # below root, with "/"
     channels: int
     cameras: bool = False
+    zoom: float = 1.0
+    corner: tuple[int, int] = (0, 0)  # of the first image; others may have another size
 
     def __len__(self) -> int:
         return len(self.names)
@@ -38,7 +41,7 @@ class ImageFiles:
 
     def __getitem__(self, row: int) -> dict[str, Any]:
         return {
-            "images": [read_encoded(self.root / self.names[row], self.channels)],
+            "images": near([read_encoded(self.root / self.names[row], self.channels)], self.zoom),
             "labels": {},
             "index": row,
         }

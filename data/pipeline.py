@@ -278,8 +278,9 @@ def _check_size(dataset: DataSet, key: str, size: int) -> None:
             f"config.data.{key} = {size} is more than twice the {height} x {width} pixels of data set "
             f"{dataset.name!r}: set it to {2 * side} or less"
         )
-    if dataset.cameras and (height != width or (side % size and size % side)):
+    # `resized_crop` averages blocks of this side first; a rest would shift the image under its rays.
+    if dataset.cameras and (height != width or side % max(side // size, 1)):
         raise DataError(
             f"config.data.{key} = {size} does not fit the posed {height} x {width} pixel images of data set "
-            f"{dataset.name!r}: set it to {side} divided by a whole number, or to {2 * side}"
+            f"{dataset.name!r}: set it to {side} divided by a whole number, or to more than {side // 2}"
         )

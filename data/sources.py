@@ -20,10 +20,10 @@ from data import latents
 from data.errors import DataError
 from data.locations import default_dir
 from data.missing import data_set_is_missing
-from data.views import decode
+from data.views import decode, near
 
-# {"images": [bytes], "labels": {name: int}, "index": int}, and of views v whose cameras are known "camera_to_world"
-# [v, 4, 4] and "intrinsics" [3, 3] in pixels, float32, in the OpenCV convention
+# {"images": [bytes] ([Near] where they are zoomed), "labels": {name: int}, "index": int}, and of v views whose cameras
+# are known "camera_to_world" [v, 4, 4] and "intrinsics" [3, 3] in pixels, float32, in the OpenCV convention
 Example = dict[str, Any]
 CAMERAS = {"camera_to_world": (-1, 4, 4), "intrinsics": (3, 3)}
 _SAMPLE = 16  # images looked at where the data set does not declare one size for all
@@ -37,6 +37,8 @@ class Source:
     image_key: str
     label_keys: Mapping[str, str]  # name of a label -> the feature that holds it
     cameras: bool = False  # whether the files hold them
+    zoom: float = 1.0  # the middle of images alone is looked at, its sides 1 / zoom of theirs
+    corner: tuple[int, int] = (0, 0)  # (x, y) of the upper left pixel that is looked at
 
     def __len__(self) -> int:
         return len(self.records)
@@ -56,11 +58,16 @@ class Source:
     def _parsed(self, index: int, record: bytes) -> Example:
         features = tf_example_pb2.Example.FromString(record).features.feature
         return {
-            "images": list(features[self.image_key].bytes_list.value),
+            "images": near(features[self.image_key].bytes_list.value, self.zoom),
             "labels": {name: features[key].int64_list.value[0] for name, key in self.label_keys.items()},
             "index": index,
-            **{name: _floats(features[name], shape) for name, shape in CAMERAS.items() if self.cameras},
+            **(self._cameras(features) if self.cameras else {}),
         }
+
+    def _cameras(self, features: Any) -> dict[str, np.ndarray]:
+        found = {name: _floats(features[name], shape) for name, shape in CAMERAS.items()}
+        found["intrinsics"][:2, 2] -= self.corner
+        return found
 
 
 def _floats(feature: Any, shape: tuple[int, ...]) -> np.ndarray:

@@ -14,7 +14,7 @@ pixels, (0, 0) the middle of the first (OpenCV).
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, get_args
+from typing import Any, Literal, NamedTuple, get_args
 
 import cv2
 import numpy as np
@@ -28,7 +28,24 @@ UNTOUCHED = ("pose", "same")
 _FLAGS = {1: cv2.IMREAD_GRAYSCALE, 3: cv2.IMREAD_COLOR_RGB, latents.CHANNELS: cv2.IMREAD_UNCHANGED}
 
 
-def decode(encoded: bytes, channels: int) -> np.ndarray:
+class Near(NamedTuple):
+    """An image of which the middle alone is looked at, its sides 1 / zoom of the whole."""
+
+    encoded: bytes
+    zoom: float
+
+    def cut(self, image: np.ndarray) -> np.ndarray:
+        """That part of the decoded image."""
+        box = augment.zoomed_box(*image.shape[:2], self.zoom)
+        return np.ascontiguousarray(image[box.top : box.top + box.height, box.left : box.left + box.width])
+
+
+def near(encoded: Sequence[bytes], zoom: float) -> list[bytes] | list[Near]:
+    """The same images, so many times as near."""
+    return list(encoded) if zoom == 1 else [Near(image, zoom) for image in encoded]
+
+
+def decode(encoded: bytes | Near, channels: int) -> np.ndarray:
     """PNG or JPEG bytes to uint8 `[h, w]` (channels=1) or RGB `[h, w, 3]` (channels=3), whatever they hold.
 
     Of latents (channels=4), which they must hold: float32 `[h, w, 4]`.
@@ -36,6 +53,8 @@ def decode(encoded: bytes, channels: int) -> np.ndarray:
     Raises:
         DataError: the bytes are not a whole image.
     """
+    if isinstance(encoded, Near):
+        return encoded.cut(decode(encoded.encoded, channels))
     image = cv2.imdecode(np.frombuffer(encoded, np.uint8), _FLAGS[channels]) if encoded else None
     if image is None:
         raise DataError(
@@ -50,7 +69,7 @@ def with_channels(image: np.ndarray) -> np.ndarray:
     return image if image.ndim == 3 else image[:, :, None]
 
 
-def plain_view(encoded: bytes, size: int, channels: int) -> np.ndarray:
+def plain_view(encoded: bytes | Near, size: int, channels: int) -> np.ndarray:
     """The middle square, scaled: uint8 `[size, size, channels]`."""
     return with_channels(augment.centre_crop(decode(encoded, channels), size))
 

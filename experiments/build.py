@@ -16,6 +16,7 @@ from data.latents import dtype_of
 from data.sources import DataSet, open_data_set
 from data.subset import labelled_subset
 from data.views import Views
+from data.zoom import zoomed
 from experiments import methods, networks
 from soda_jax.methods.base import BatchSpec
 from soda_jax.nn.checks import check_choice
@@ -171,7 +172,8 @@ def dataset(config: ConfigDict) -> DataSet:
 def whole_dataset(config: ConfigDict) -> DataSet:
     """The prepared data set."""
     c = config.data
-    return open_data_set(c.name, c.dir, train_split=c.train_split, test_split=c.test_split)
+    found = open_data_set(c.name, c.dir, train_split=c.train_split, test_split=c.test_split)
+    return zoomed(found, c.zoom)
 
 
 def init_key(config: ConfigDict) -> jax.Array:

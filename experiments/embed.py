@@ -25,6 +25,7 @@ from tqdm import tqdm
 
 from data.pipeline import evaluation_batches
 from data.sources import DataSet
+from data.zoom import zoomed
 from experiments import cluster, xla_flags
 from experiments.embedding import METADATA, Part, columns, join_parts, parts_of, write_part
 from experiments.image_sets import TFDS, THREADS, check_ahead, opened
@@ -58,7 +59,7 @@ def embed(arguments: argparse.Namespace) -> None:
     folder, out = Path(arguments.bundle), Path(arguments.out)
     check_arguments(arguments)
     encoder, config = bundle.load(folder), bundle.opened(folder)
-    dataset, splits = source(arguments, encoder)
+    dataset, splits = source(arguments, encoder, config.get("training_config", {}).get("data", {}))
     todo = parts_of(dataset, splits, config["encoder_sha256"], arguments.batch)
     about = description(config, arguments.source, todo)
     check_alike({"what is embedded": json.dumps(about)})
@@ -82,13 +83,19 @@ def check_arguments(arguments: argparse.Namespace) -> None:
         raise ValueError("--split is for tfds:NAME: a folder has no splits")
 
 
-def source(arguments: argparse.Namespace, encoder: Encoder) -> tuple[DataSet, list[str]]:
-    """What --source names, and its splits. Raises DataError, or ValueError where its images do not fit."""
+def source(
+    arguments: argparse.Namespace, encoder: Encoder, trained: Mapping[str, Any]
+) -> tuple[DataSet, list[str]]:
+    """What --source names, as near as the encoder's training (its config.data) had it, and its splits.
+
+    Raises DataError, or ValueError where its images do not fit.
+    """
     height, width, channels = encoder.image_shape
     if height != width:
         raise ValueError(f"the encoder takes {height} x {width} images: only square ones are read here yet")
     name = f"{arguments.source}:{arguments.split}" if arguments.split else arguments.source
-    return opened(name, arguments.data_dir, channels)
+    dataset, splits = opened(name, arguments.data_dir, channels)
+    return zoomed(dataset, trained.get("zoom", 1.0)), splits
 
 
 def description(config: Mapping[str, Any], name: str, todo: Sequence[Part]) -> dict[str, Any]:

@@ -35,6 +35,7 @@ PREPROCESSING = {  # what data/views.py does to an image that is evaluated
     "crop": "the largest square in the middle",
     "interpolation": "bilinear; where it shrinks to half or less, means of whole blocks of pixels first",
 }
+ZOOMED = "the largest square in the middle, of which the middle, its sides 1 / {} of it"
 PLACE = {"ddae.tap": str, "ddae.level": int, "ddae.draws": int}  # keys of a run's config that can be set here
 AGREEMENT = 1e-4  # of readers, relative to the largest value of a feature
 Reader = Callable[[Images], Features]
@@ -76,11 +77,17 @@ def export(run: Run, out: Path, *, dtype: str = "float32", licence: str = "") ->
     probed = None if isinstance(run.method, DDAE) else probe_of(run)  # a probe may have read another place
     card = model_card({**bundle.described(encoder, dtype), **config}, probed, probe_command(run), licence)
     print(f"exporting step {run.step}: {encoder_words(encoder)}", flush=True)
-    contents = {"card": card, "preprocessing": PREPROCESSING}
+    contents = {"card": card, "preprocessing": preprocessing(run)}
     bundle.write(out, encoder, config, **contents, dtype=dtype, check=check_readers)
     size = sum(path.stat().st_size for path in out.iterdir())
     print(f"wrote {out}, {size / 2**20:.1f} MiB")
     return out
+
+
+def preprocessing(run: Run) -> dict[str, Any]:
+    """What preprocessing.json says of images that are larger."""
+    zoom = run.config.data.zoom
+    return PREPROCESSING if zoom == 1 else {**PREPROCESSING, "zoom": zoom, "crop": ZOOMED.format(zoom)}
 
 
 def about(run: Run) -> dict[str, Any]:

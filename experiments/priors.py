@@ -32,6 +32,7 @@ KEYS += (
     "model.latent_dim",
     "model.dtype",
     "data.name",
+    "data.zoom",
     "data.source_size",
     "data.channels",
 )

@@ -98,11 +98,13 @@ def test_every_config_file_is_tested_and_has_its_command():
     assert all("python -m experiments." in files[name] and "`assumed`" in files[name] for name in named)
 
 
-def test_the_quickstart_with_masks_differs_in_them_in_what_z_is_made_of_and_in_who_paints():
+def test_the_quickstart_with_masks_differs_in_them_in_what_z_is_made_of_in_who_paints_and_in_what_is_seen():
     plain, masked = (
         dict(runs.flat(config_of(name).to_dict())) for name in ("quickstart", "quickstart:masked")
     )
     assert {key for key in plain if plain[key] != masked[key]} == {
+        "data.zoom",
+        "data.source_size",
         "model.mask_section",
         "model.mask_all",
         "model.pooled_norm",

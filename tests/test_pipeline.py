@@ -218,7 +218,7 @@ def test_sizes_that_do_not_fit_are_refused():
     refused(r"config\.data\.image_size = 57 .* 28 x 28 .* 56 or less", image_size=57)
     refused(r"config\.data\.source_size = 64 .* 28 x 28 .* 56 or less", source_size=64)
     refused(
-        r"config\.data\.image_size = 12 .* 16 x 16 .*'posed'", prepared.posed(), image_size=12, source_size=16
+        r"config\.data\.image_size = 5 .* 16 x 16 .*'posed'", prepared.posed(), image_size=5, source_size=16
     )
     refused(r"config\.data\.source_size = 24 ", prepared.posed(), image_size=8, source_size=24)
 

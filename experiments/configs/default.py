@@ -51,6 +51,9 @@ def data() -> ConfigDict:
     )
     data.image_size = 64  # pixels a side of the target, which is denoised
     data.source_size = 64  # pixels a side of the source, which is encoded
+    data.zoom = (
+        1.0  # how many times as near images are looked at: the middle 1 / zoom of their sides; 1: whole
+    )
     data.channels = 3  # 1 grey | 3 RGB: images are converted | 4 of latents, with pair = "same"
     data.train_split = "train"  # as the files call it; slices as in TFDS: train[:90%]
     data.test_split = "test"
