@@ -9,10 +9,11 @@ import pytest
 
 from data.image_files import open_folder
 from data.sources import open_data_set
-from data.views import plain_view
+from data.views import Near, plain_view
 from experiments import embed
 from experiments.embedding import folder_of
 from soda_jax import export
+from soda_jax.export import bundle
 from tests import bundles, prepared_data, small_run
 
 SIZE = 16
@@ -86,6 +87,19 @@ def test_a_data_set_with_its_labels_and_views(encoder, tmp_path):
     images = np.stack([plain_view(x, SIZE, 3) for example in examples for x in example["images"]])
     np.testing.assert_allclose(vectors(test, "z"), encoder(images)["z"], rtol=1e-4, atol=1e-5)
     np.testing.assert_array_equal(vectors(test, "z"), vectors(table, "z")[-test.num_rows :])
+
+
+def test_images_are_looked_at_from_as_near_as_in_training(photos, encoder, tmp_path):
+    nearer = {**bundles.ABOUT, "training_config": {"data": {"zoom": 2.0}}}
+    bundle.write(tmp_path / "near", encoder, nearer, card="# card\n", preprocessing={}, dtype="float32")
+    out = tmp_path / "x.parquet"
+    assert (
+        embed.main([f"--bundle={tmp_path / 'near'}", f"--source={photos}", f"--out={out}", "--batch=4"]) == 0
+    )
+    table = pq.read_table(out)
+    names = table.column("id").to_pylist()
+    images = np.stack([plain_view(Near((photos / name).read_bytes(), 2.0), SIZE, 3) for name in names])
+    np.testing.assert_allclose(vectors(table, "z"), encoder(jnp.asarray(images))["z"], rtol=1e-4, atol=1e-5)
 
 
 def test_the_one_label_of_single_images_is_called_label(tmp_path):

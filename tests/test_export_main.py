@@ -1,5 +1,6 @@
 """The export of a run: what is in the folder, whoever trained it, and what is said when it cannot be made."""
 
+import dataclasses
 import functools
 import json
 import re
@@ -65,6 +66,15 @@ def test_what_is_said_of_it(exported):
     scaled = (u / 255 - preprocessing["mean"][0]) / preprocessing["std"][0]
     one_hue = np.broadcast_to(u.astype(np.uint8)[:, None, None, None], (256, 16, 16, 3))
     np.testing.assert_allclose(numpy_encoder.scaled(one_hue, [16, 16, 3])[:, 0, 0, 0], scaled, atol=1e-6)
+
+
+def test_a_zoom_is_told_to_whoever_prepares_images(workdir):
+    run = open_run(workdir, 4)
+    config = run.config.copy_and_resolve_references()
+    config.data.zoom = 1.25
+    told = export.preprocessing(dataclasses.replace(run, config=config))
+    assert told["zoom"] == 1.25 and told["crop"].endswith("the middle, its sides 1 / 1.25 of it")
+    assert export.preprocessing(run)["crop"] == "the largest square in the middle"
 
 
 def test_the_same_command_finds_it_and_another_step_does_not_replace_it(workdir, exported, capsys):
