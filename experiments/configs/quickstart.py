@@ -9,8 +9,7 @@ The middle of each image is looked at (`data.zoom`), where the object is: it fil
 loss. The encoder reads 48 x 48 pixels, as they are; the target has 32 x 32, in patches of 4 x 4, because the U-Net is
 what takes the time: so more images fit in the minutes. A patch has 48 numbers, so 48 channels let it through; with 64,
 an image teaches hardly more, and takes a quarter longer; 32 blur it. Batches of 16 make more steps of the minutes; of
-32, a little faster an image, left shapes blurred. One thread reads ahead: two hinder each other and the step, which
-then waits for data for 9% of the time, not 5%.
+32, a little faster an image, left shapes blurred.
 
 The denoiser sees the rays of the target (`model.rays`): told which view to paint, it can spend z on what is there to
 see, floor and wall come to lie where they belong, and a generated picture can be held against the target. They are
@@ -35,7 +34,7 @@ from ml_collections import ConfigDict
 
 from experiments.configs import default
 
-# `--minutes` counts in it. Two shared Zen 4 cores see 12,000 to 14,000, and so stop at the limit of the quickstart.
+# `--minutes` counts in it. Two shared Zen 4 cores see 14,000 to 16,000, and so stop at the limit of the quickstart.
 IMAGES_PER_MINUTE = 20_480
 
 
@@ -50,7 +49,7 @@ def get_config(kind: str = "") -> ConfigDict:
     config.model.update(rays="moment", ray_scale=2.0)
     config.model.update(attention=(False, True, False), dropout=0.0, groups=8, source_noise=0.05)
     if kind != "masked":
-        config.data.update(zoom=4 / 3, source_size=48, threads=1)
+        config.data.update(zoom=4 / 3, source_size=48)
         config.model.update(mask_section=0.0, mask_all=0.05, pooled_norm=True, ray_frame="world")
         config.model.update(channels=48, multipliers=(1, 1), attention=(False, True), latent_dim=500)
     config.diffusion.update(schedule="linear", prediction="x0", loss_in="x0")
