@@ -84,7 +84,7 @@ def test_a_config_becomes_a_head_on_the_encoder_of_the_run():
     assert (masks.head.classes, masks.head.stride, points.head.points, points.sigma) == (3, 2, 6, 2.0)
     spec = build.batch_spec(config_of(**{"dense.task": "landmarks", "train.batch": 4}))
     assert spec["points"].shape == (4, 6, 2) and "mask" not in spec and "target" not in spec
-    net = {"finetune.method": "ddae", "ddae.tap": "out_2", "data.image_size": 64}
+    net = {"finetune.method": "ddae", "ddae.tap": "out_2", "data.image_size": 48}
     assert method_of(config_of(**net)).encoder.tap == "out_2"
 
 
@@ -92,7 +92,7 @@ def test_a_config_becomes_a_head_on_the_encoder_of_the_run():
 @pytest.mark.parametrize("origin", ["byol", "supervised", "repfusion", "ddae", "vit"])
 def test_a_step_on_the_encoder_of_every_kind_of_run_keeps_the_shapes_of_the_state(origin, task):
     """In shapes; statistics of the head move, those of a frozen encoder would be none of the step's."""
-    own = {"ddae": {"ddae.tap": "out_2", "data.image_size": 64}, "vit": {"model.encoder": "vit_Ti"}}.get(
+    own = {"ddae": {"ddae.tap": "out_2", "data.image_size": 48}, "vit": {"model.encoder": "vit_Ti"}}.get(
         origin, {}
     )
     kind = "soda" if origin == "vit" else origin
@@ -113,7 +113,7 @@ def test_a_step_on_the_encoder_of_every_kind_of_run_keeps_the_shapes_of_the_stat
     [
         ({"dense.task": "depth"}, r"dense\.task='depth' is unknown"),
         ({"dense.decoding": "argmax"}, r"dense\.decoding='argmax' is unknown"),
-        ({"dense.stride": 3}, r"dense\.stride=3 must be a power of 2 that divides data\.source_size=64"),
+        ({"dense.stride": 3}, r"dense\.stride=3 must be a power of 2 that divides data\.source_size=48"),
         ({"dense.stride": 128}, r"dense\.stride=128 must be a power of 2"),
         ({"finetune.method": "latent_prior"}, r"its encoder is that of another run"),
         (

@@ -63,7 +63,7 @@ def test_of_a_ddae_it_is_the_net_up_to_the_tap():
         "diffusion.framework": "edm",
         "diffusion.schedule": "edm",
         "diffusion.steps": 18,
-        "data.image_size": 64,
+        "data.image_size": 48,
     }
     tuned = method_of(
         config_of(**{"finetune.method": "ddae", "ddae.tap": "out_2", "ddae.level": 4, **schedule})

@@ -220,7 +220,7 @@ def test_sizes_that_do_not_fit_are_refused():
     refused(
         r"config\.data\.image_size = 5 .* 16 x 16 .*'posed'", prepared.posed(), image_size=5, source_size=16
     )
-    refused(r"config\.data\.source_size = 24 ", prepared.posed(), image_size=8, source_size=24)
+    refused(r"config\.data\.source_size = 5 ", prepared.posed(), image_size=8, source_size=5)
 
 
 def test_cameras_of_single_images_are_refused():
