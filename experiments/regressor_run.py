@@ -55,10 +55,10 @@ def check_comparable(run: Run, found: Run) -> None:
 
 
 def config_of(run: Run) -> ConfigDict:
-    """The run's own, but for the method: as many images as the run has seen, and no pictures on the way."""
+    """The run's own, but for the method: as many images as the run has seen, whatever time it takes; no pictures."""
     config = run.config.copy_and_resolve_references()
     config.method = "regressor"
-    config.train.images = seen(run)
+    config.train.update(images=seen(run), minutes=0.0)
     config.samples.every_images = config.monitor.every_images = 0
     return config
 

@@ -34,7 +34,7 @@ def get_config(place: str = "") -> ConfigDict:
     config.optimizer.update(learning_rate=1e-3, encoder_ratio=1.0, weight_decay=0.05, schedule="cosine")
     config.optimizer.update(warmup_images=5_000, hold_images=0)
     config.ema.update(decay=0.999, ramp="tens", batch_stats=True)
-    config.train.update(images=100_000, batch=128, accumulation=1, log_every_images=5_120)
+    config.train.update(images=100_000, minutes=0.0, batch=128, accumulation=1, log_every_images=5_120)
     config.checkpoint.every_images = 25_600
     config.samples.every_images = 0
     config.monitor.every_images = 0

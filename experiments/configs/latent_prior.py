@@ -27,7 +27,7 @@ def get_config(workdir: str = "") -> ConfigDict:
     config.optimizer.update(name="adamw", nesterov=False, decay="decoupled", decayed="kernels")
     config.optimizer.update(learning_rate=3e-4, weight_decay=0.01, warmup_images=10_000, schedule="constant")
     config.ema.decay = 0.999
-    config.train.update(images=1_000_000, batch=256, log_every_images=10_240)
+    config.train.update(images=1_000_000, minutes=0.0, batch=256, log_every_images=10_240)
     config.checkpoint.every_images = 200_000
     config.samples.update(every_images=0, sampler="ddim", steps=50, eta=0.0, churn=0.0)
     config.samples.update(variance="posterior", grid="even")

@@ -50,9 +50,8 @@ def get_config(place: str = "") -> ConfigDict:
     config.optimizer.update(adam if backbone == "ddae" else sgd)
     config.optimizer.update(b1=0.9, clip=0.0, schedule="cosine", hold_images=examples)
     config.ema.update(decay=0.0, ramp="tens")  # none
-    config.train.update(
-        images=EPOCHS[backbone] * examples, batch=512, accumulation=1, log_every_images=examples
-    )
+    config.train.update(images=EPOCHS[backbone] * examples, minutes=0.0, batch=512, accumulation=1)
+    config.train.log_every_images = examples
     config.checkpoint.every_images = 5 * examples
     config.samples.every_images = 0
     config.monitor.every_images = 0
