@@ -21,6 +21,8 @@ from typing import NamedTuple, Protocol
 import cv2
 import numpy as np
 
+from data.boxes import Box, middle, part_of, square
+
 # OpenCV's own threads would fight XLA for the cores; the pipeline has threads and workers of its own.
 cv2.setNumThreads(0)
 
@@ -35,15 +37,6 @@ class Uniform(Protocol):
 
     def random(self) -> float:
         """The next number, uniform in [0, 1)."""
-
-
-class Box(NamedTuple):
-    """A rectangle of whole pixels."""
-
-    top: int
-    left: int
-    height: int
-    width: int
 
 
 def uniform(rng: Uniform, low: float, high: float) -> float:
@@ -78,12 +71,12 @@ def random_box(
 def _middle_box(height: int, width: int, ratio: tuple[float, float]) -> Box:
     aspect = min(max(width / height, ratio[0]), ratio[1])
     w, h = min(width, round(height * aspect)), min(height, round(width / aspect))
-    return Box((height - h) // 2, (width - w) // 2, h, w)
+    return middle(height, width, h, w)
 
 
 def resized_crop(image: np.ndarray, box: Box, size: int) -> np.ndarray:
     """The box, scaled to `size` x `size`: linearly, after averaging where it is shrunk to half or less."""
-    part = image[box.top : box.top + box.height, box.left : box.left + box.width]
+    part = part_of(image, box)
     down, right = max(1, box.height // size), max(1, box.width // size)
     if down > 1 or right > 1:
         part = _block_means(part, down, right)
@@ -108,16 +101,7 @@ def padded_crop(rng: Uniform, image: np.ndarray, pad: int) -> np.ndarray:
 def centre_crop(image: np.ndarray, size: int) -> np.ndarray:
     """The largest square in the middle, scaled to `size` x `size`. No copy if it has that size already."""
     height, width = image.shape[:2]
-    side = min(height, width)
-    if height == width == size:
-        return image
-    return resized_crop(image, Box((height - side) // 2, (width - side) // 2, side, side), size)
-
-
-def zoomed_box(height: int, width: int, zoom: float) -> Box:
-    """The middle of an image, its sides 1 / zoom of the whole, to the nearest pixel, and one at least."""
-    h, w = max(round(height / zoom), 1), max(round(width / zoom), 1)
-    return Box((height - h) // 2, (width - w) // 2, h, w)
+    return image if height == width == size else resized_crop(image, square(height, width), size)
 
 
 def flip(image: np.ndarray) -> np.ndarray:

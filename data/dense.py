@@ -9,7 +9,7 @@ import cv2
 import numpy as np
 from tensorflow_datasets.proto import tf_example_pb2
 
-from data.augment import Box
+from data import boxes
 from data.dense_info import UNLABELLED, DenseInfo, from_metadata
 from data.errors import DataError
 from data.sources import DataSet, Example, Source
@@ -93,7 +93,7 @@ def truth(example: Example, which: int, size: int) -> Truth:
     if "masks" in example:
         return {"mask": _middle(decode_mask(example["masks"][which]), size)}
     height, width = example["shape"]
-    box = square(height, width)
+    box = boxes.square(height, width)
     corner, factor = np.array([box.left, box.top], np.float32), np.float32(size / box.height)
     points = (example["keypoints"][which] - corner + np.float32(0.5)) * factor - np.float32(0.5)
     seen = within(points, example["seen"][which], size)
@@ -119,16 +119,10 @@ def decode_mask(encoded: bytes | Near) -> np.ndarray:
     return mask
 
 
-def square(height: int, width: int) -> Box:
-    """The largest one in the middle, as `augment.centre_crop` takes it."""
-    side = min(height, width)
-    return Box((height - side) // 2, (width - side) // 2, side, side)
-
-
 def _middle(mask: np.ndarray, size: int) -> np.ndarray:
     """The middle square; of each pixel the class at its middle."""
-    box = square(*mask.shape)
-    part = mask[box.top : box.top + box.height, box.left : box.left + box.width]
+    box = boxes.square(*mask.shape)
+    part = boxes.part_of(mask, box)
     return (
         part if box.height == size else cv2.resize(part, (size, size), interpolation=cv2.INTER_NEAREST_EXACT)
     )

@@ -19,7 +19,7 @@ from typing import Any, Literal, NamedTuple, get_args
 import cv2
 import numpy as np
 
-from data import augment, latents
+from data import augment, boxes, latents
 from data.errors import DataError
 
 Pair = Literal["augment", "pose", "pose_augment", "same"]
@@ -36,8 +36,8 @@ class Near(NamedTuple):
 
     def cut(self, image: np.ndarray) -> np.ndarray:
         """That part of the decoded image."""
-        box = augment.zoomed_box(*image.shape[:2], self.zoom)
-        return np.ascontiguousarray(image[box.top : box.top + box.height, box.left : box.left + box.width])
+        box = boxes.zoomed_box(*image.shape[:2], self.zoom)
+        return np.ascontiguousarray(boxes.part_of(image, box))
 
 
 def near(encoded: Sequence[bytes], zoom: float) -> list[bytes] | list[Near]:

@@ -5,7 +5,7 @@ Nothing behind it need know: images are cut when they are decoded, and cameras a
 
 from dataclasses import replace
 
-from data.augment import zoomed_box
+from data.boxes import zoomed_box
 from data.errors import DataError
 from data.sources import DataSet
 

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from data import augment
+from data.boxes import Box
 
 SCALE, RATIO = (0.08, 1.0), (3 / 4, 4 / 3)
 
@@ -52,7 +53,7 @@ def test_where_no_box_fits_the_largest_in_the_middle_is_taken():
 
 @pytest.mark.parametrize("size", [8, 16, 33])
 def test_a_crop_holds_its_box(size):
-    box = augment.Box(10, 20, 16, 16)
+    box = Box(10, 20, 16, 16)
     crop = augment.resized_crop(ramp(40, 60), box, size)
     assert crop.shape == (size, size, 3)
     assert np.ptp(crop[:, :, 0], axis=0).max() <= 1 and np.ptp(crop[:, :, 1], axis=1).max() <= 1
@@ -69,8 +70,8 @@ def test_shrinking_averages():
 
 def test_each_axis_is_averaged_by_itself():
     stripes = np.broadcast_to((np.arange(96) % 2 * 255).astype(np.uint8), (32, 96))
-    assert np.abs(augment.resized_crop(stripes, augment.Box(0, 0, 32, 96), 32).astype(int) - 128).max() <= 43
-    assert np.ptp(augment.resized_crop(stripes, augment.Box(0, 0, 32, 64), 32)) <= 1
+    assert np.abs(augment.resized_crop(stripes, Box(0, 0, 32, 96), 32).astype(int) - 128).max() <= 43
+    assert np.ptp(augment.resized_crop(stripes, Box(0, 0, 32, 64), 32)) <= 1
 
 
 def test_the_centre_crop_is_the_middle_square():

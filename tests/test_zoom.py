@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from data import dense
+from data import augment, dense
 from data.builders import store, views3d
 from data.dense_info import UNLABELLED
 from data.errors import DataError
@@ -133,16 +133,18 @@ def test_latents_have_no_middle(whole):
         zoomed(replace(whole, latents=True), 2)
 
 
-@pytest.mark.parametrize(
-    ("size", "fits"), [(48, True), (32, True), (25, True), (20, True), (16, True), (9, False)]
-)
-def test_posed_images_are_scaled_without_a_rest(near, size, fits):
-    """Blocks are averaged before the image is scaled; a rest, cut off at one side, would shift it under its rays."""
+@pytest.mark.parametrize("size", [96, 60, 48, 32, 25, 24, 20, 16, 9, 7])
+def test_posed_images_of_a_size_are_taken_exactly_where_each_pixel_stays_on_its_ray(near, size):
+    """A ramp shows where pixels lie: it is scaled to the ramp of their middles, or something was cut off at a side."""
     views = Views(image_size=size, source_size=NEAR, pair="pose", cameras=True)
-    if fits:
+    ramp = np.broadcast_to(5 * np.arange(NEAR, dtype=np.uint8), (NEAR, NEAR))
+    middles = 5 * ((np.arange(size) + 0.5) * NEAR / size - 0.5)
+    inside = (middles >= 0) & (middles <= 5 * (NEAR - 1))
+    off = np.abs(augment.centre_crop(ramp, size)[:, inside] - middles[inside]).max() / (5 * NEAR / size)
+    if off < 0.15:  # of a pixel: rounding, to whole grey levels
         check_fit(near, views)
         return
     with pytest.raises(
-        DataError, match=r"image_size = 9 does not fit the posed 48 x 48 .* or to more than 24"
+        DataError, match=rf"image_size = {size} does not fit the posed 48 x 48 .* more than 24"
     ):
         check_fit(near, views)
