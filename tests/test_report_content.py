@@ -81,6 +81,16 @@ def test_figures_are_those_of_the_run(record):
     assert figures["training time"] == "3.8 min"
 
 
+def test_the_headline_says_of_what_pixels(record):
+    """Runs of before `data.zoom` looked at whole images."""
+    old = {name: value for name, value in record.config["data"].items() if name != "zoom"}
+    for data in (old, old | {"zoom": 1.0}):
+        page = summary.headline(changed(record, config=record.config | {"data": data}))
+        assert "64 x 64 pixels, seed 3" in page
+    page = summary.headline(changed(record, config=record.config | {"data": old | {"zoom": 4 / 3}}))
+    assert "64 x 64 pixels of the middle of each image (1.33 times as near), seed 3" in page
+
+
 def test_a_run_that_was_stopped_between_two_records_counts_what_its_checkpoint_has(record):
     stopped = summary.figures(changed(record, saved={"images": 24_928, "seconds": 3_000.0}))
     assert stopped["images trained on"] == "24,928" and stopped["training time"] == "50 min"

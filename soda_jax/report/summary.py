@@ -12,9 +12,9 @@ from soda_jax.report.record import RunRecord, column, compare, interval, last, m
 def headline(record: RunRecord) -> Html:
     """Title, verdict, figures."""
     data = record.config["data"]
-    subtitle = (
-        f"{record.name}, {data['image_size']} x {data['image_size']} pixels, seed {record.config['seed']}"
-    )
+    size, zoom = f"{data['image_size']} x {data['image_size']} pixels", data.get("zoom", 1)
+    near = f" of the middle of each image ({zoom:.3g} times as near)" if zoom != 1 else ""
+    subtitle = f"{record.name}, {size}{near}, seed {record.config['seed']}"
     verdict = " ".join(sentence for sentence in (probe_verdict(record), latent_verdict(record)) if sentence)
     words = verdict or "Nothing has been measured yet: this run has neither been probed nor monitored."
     return html.join(
