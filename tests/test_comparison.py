@@ -9,10 +9,12 @@ import sys
 import jax
 import pytest
 
+from data.builders import store, views3d
 from experiments import build, methods
 from experiments.benchmarks import comparison
 from experiments.benchmarks.comparison import ENTRIES, SODA, Trial
 from experiments.benchmarks.trials import spent, watched
+from experiments.job import check_classes
 
 
 def trial(out, method, data="fashion_mnist", seed=0):
@@ -53,6 +55,14 @@ def test_every_entry_is_a_method_on_both_data_sets(tmp_path, method, data):
     assert "params" in abstract
     assert ("repfusion" in method) == (argument == str(tmp_path / f"{data}_ddae_0"))
     assert (config.model.mask_section == 0.1) or method not in ("soda", "autoencoder")
+
+
+def test_methods_that_see_labels_see_those_of_views3d(tmp_path):
+    store.write(views3d.recipe(views3d.Plan(train=2, test=1, views=2)), tmp_path)
+    for method in ("supervised", "repfusion", "repfusion_uniform"):
+        config, _ = config_of(trial(tmp_path, method, "views3d"))
+        config.data.dir = str(tmp_path)
+        check_classes(config, build.dataset(config))
 
 
 @pytest.mark.parametrize("data", SODA)

@@ -23,6 +23,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from data.builders.views3d import FACTORS
 from experiments import runs
 from experiments.benchmarks.trials import cell, results_of, run_trials, seeds, some_of, spent
 from experiments.quickstart import Stage, minutes, trained
@@ -34,7 +35,7 @@ SCENES |= {"data.source_size": 64, "data.image_size": 64}
 SCENES |= {"model.encoder_width": 24, "model.latent_dim": 504, "model.source_noise": 0.05}
 SMALL = {**SCENES, "data.source_size": 32}  # what a DDAE sees, and so its student, is what SODA paints
 SMALL |= {"data.image_size": 32}
-CLASSES = {"supervised.classes": (8, 8, 6, 4, 8, 4)}  # of views3d's labels
+CLASSES = {"supervised.classes": tuple(len(FACTORS[name]) for name in sorted(FACTORS))}
 PROBE = ("--config.probe.max_train=20000", "--config.probe.images=300000")
 PARTS = ("0.01", "0.1")  # of the labels, in fine-tuning
 TUNING = "--images=20000"
