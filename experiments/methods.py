@@ -129,12 +129,12 @@ def consistency(config: ConfigDict) -> Consistency | None:
 
 
 def adaptive(config: ConfigDict) -> dict[str, Any]:
-    """What a diffusion has beside a regressor: how it draws times, and a prior that is trained along."""
+    """What a diffusion has beside a regressor: how it draws times, how many, and a prior that is trained along."""
     c, weight = config.diffusion, config.model.joint_prior
     check_choice("diffusion.noise_levels", c.noise_levels, ["uniform", *LEVELS])
     levels = NoiseLevels(kind=c.noise_levels, bins=c.level_bins) if c.noise_levels in LEVELS else None
     joint = JointPrior(weight=float(weight), **latent_denoiser(config)) if weight else None
-    return {"noise_levels": levels, "joint_prior": joint}
+    return {"noise_levels": levels, "joint_prior": joint, "draws": c.draws}
 
 
 def latent_prior(config: ConfigDict, spec: BatchSpec) -> LatentPrior:

@@ -38,6 +38,8 @@ OTHERS = {
 }
 # ... and this one exchanges a number of every row between devices, which those above do not: the loss, to remember.
 OTHERS |= {"soda_resampled": tiny.soda(noise_levels=NoiseLevels(kind="resampled", bins=4))}
+# Three rows of the denoiser are of one example.
+OTHERS |= {"soda_draws": tiny.soda(draws=3)}
 # These hold the codes of all rows against each other. What lies before a BatchNorm has gradients that are rounding (a
 # bias) or nearly so, of which Adam makes whole steps: test_siamese.py compares their gradients on devices instead.
 SIAMESE = {name: tiny.siamese(name) for name in ("simclr", "vicreg", "byol")}

@@ -37,3 +37,19 @@ def test_a_draw_depends_on_its_own_key_alone(steps, key):
     halves = np.concatenate([draw_times(schedule, keys[:4]), draw_times(schedule, keys[4:])])
     np.testing.assert_array_equal(whole, halves)
     assert np.unique(whole).size == 8
+
+
+@pytest.mark.parametrize("steps", (0, 12))
+def test_strata_are_equal_parts_in_turn_and_together_uniform(steps, key):
+    t = np.asarray(draw_times(Schedule(steps=steps), jax.random.split(key, 4000), strata=4)).reshape(1000, 4)
+    lowest = [t[:, part].min() for part in range(4)]
+    highest = [t[:, part].max() for part in range(4)]
+    if steps:
+        found = np.unique(np.round(t * 12), axis=None, return_counts=True)
+        assert sorted(lowest) == pytest.approx([1 / 12, 4 / 12, 7 / 12, 10 / 12])
+        assert sorted(highest) == pytest.approx([3 / 12, 6 / 12, 9 / 12, 1])
+        assert np.all(np.abs(found[1] - 4000 / 12) < 5 * np.sqrt(4000 / 12))
+    else:
+        assert all(high - low < 0.25 for low, high in zip(lowest, highest, strict=True))
+        assert sorted(highest)[:3] < sorted(lowest)[1:] and min(lowest) > 0 and max(highest) <= 1
+        assert np.all(np.abs(np.histogram(t, bins=20, range=(0, 1))[0] - 200) < 5 * np.sqrt(200))

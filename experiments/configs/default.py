@@ -163,6 +163,9 @@ def diffusion() -> ConfigDict:
     diffusion.loss_in = "eps"  # eps (paper) | x0 | v: what the squared error is taken of
     # uniform (paper) | resampled, learned: where the loss varies most, and weighted so that its mean stays what it is
     diffusion.noise_levels = "uniform"
+    # of soda: times and noises of each target in a step (paper: 1), each time from another part of 0..1; the encoder
+    # reads the source once for all
+    diffusion.draws = 1
     diffusion.level_bins = 100  # of t, which resampled and learned tell apart
     return diffusion
 

@@ -37,6 +37,7 @@ from soda_jax.nn.rays import View
 from soda_jax.types import Batch, Image, Keys, Latent, Tree
 
 TIME, NOISE, MASK, SOURCE, DROPOUT = range(5)  # streams of one example's key
+SEVERAL = 6  # another one: of the keys of its draws (5 is joint_prior.py's)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,7 +50,8 @@ class SODA(Reading):
     source_noise: standard deviation, in units of [-1, 1] images.
     consistency, joint_prior: further terms of the loss; None: off, as in the paper.
     noise_levels: how training draws t; None: uniformly, as in the paper.
-    Raises ValueError when the latent cannot be cut into the sections, or a probability is out of range.
+    draws: of (t, eps, m) for each target in a step of training, averaged; the encoder reads the source once for all.
+    Raises ValueError when the latent cannot be cut into the sections, a probability is out of range, or draws below 1.
     """
 
     denoiser: nn.Module
@@ -62,6 +64,7 @@ class SODA(Reading):
     consistency: Consistency | None = None
     joint_prior: JointPrior | None = None
     noise_levels: NoiseLevels | None = None
+    draws: int = 1
 
     def __post_init__(self):
         super().__post_init__()
@@ -70,6 +73,8 @@ class SODA(Reading):
             check_probability(f"model.{name}", getattr(self, name))
         if not self.source_noise >= 0:
             raise ValueError(f"model.source_noise must be 0 or more, found {self.source_noise}")
+        if self.draws < 1:
+            raise ValueError(f"diffusion.draws must be 1 or more, found {self.draws}")
 
     @property
     def sections(self) -> int:
@@ -108,6 +113,7 @@ class SODA(Reading):
         told, batch_stats = self.read(variables, source, batch, train)
         further = self.further_losses(variables, told.z, batch, keys) if train else {}
         if train:
+            told, batch, keys = self.several(told, batch, keys)
             mask = draw_mask(stream(keys, MASK), self.sections, self.mask_section, self.mask_all)
             told = told.keeping(mask)
         metrics = {"z_square": jnp.mean(jnp.square(told.z)), **further}
@@ -115,8 +121,16 @@ class SODA(Reading):
             loss, remembered, metrics["t"] = self.adaptive_loss(variables, told, batch, keys)
             batch_stats = {**batch_stats, **remembered}
         else:
-            loss = jnp.mean(self.losses(variables, told, batch, keys, self.uniform_times(keys), train))
+            loss = jnp.mean(self.losses(variables, told, batch, keys, self.uniform_times(keys, train), train))
         return sum(further.values(), loss), {"metrics": metrics, "batch_stats": batch_stats}
+
+    def several(self, told: Condition, batch: Batch, keys: Keys) -> tuple[Condition, Batch, Key[Array, " n"]]:
+        """Each example as often as there are draws of it, with a key for each."""
+        if self.draws == 1:
+            return told, batch, keys
+        told, batch = jax.tree.map(lambda rows: jnp.repeat(rows, self.draws, axis=0), (told, batch))
+        split = jax.vmap(lambda key: jax.random.split(key, self.draws))
+        return told, batch, split(stream(keys, SEVERAL)).ravel()
 
     def further_losses(self, variables: Tree, z: Latent, batch: Batch, keys: Keys) -> dict[str, Scalar]:
         """What is added to (4), by name."""
@@ -137,9 +151,9 @@ class SODA(Reading):
         term, remembered = self.noise_levels.learn(variables, drawn, losses)
         return jnp.mean(drawn.weight * losses) + term, remembered, jnp.mean(drawn.t)
 
-    def uniform_times(self, keys: Keys) -> PerExample:
-        """t of each example."""
-        return draw_times(self.schedule, stream(keys, TIME))
+    def uniform_times(self, keys: Keys, train: bool = False) -> PerExample:
+        """t of each example; of the draws of one, each in a part of the times of its own."""
+        return draw_times(self.schedule, stream(keys, TIME), self.draws if train else 1)
 
     def loss_given_latent(
         self, variables: Tree, z: Latent, batch: Batch, keys: Keys, train: bool = False
