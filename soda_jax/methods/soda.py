@@ -6,10 +6,11 @@
     L      = mean | target - D([xt, rays], t, z~, c~) |^2             (4)  target: eps, x0 or v
     eps^   = (1 + w) eps(xt, t, z) - w eps(xt, t, z without some sections)  (5)  guidance
 
-Section z_i modulates one mirrored pair of the denoiser's layers, or one block of a DiT; z itself is never noised. Where
-the cameras of all views are known, the denoiser may see the rays of the view that it is to paint (nn/rays.py), as
-further channels, and the encoder those of its sources. With cross-attention the denoiser also looks at c, the encoder's
-last map of every source, which is dropped (c~ = 0) where all of z is.
+Section z_i modulates one mirrored pair of the denoiser's layers, or one block of a DiT; z itself is never noised.
+Training takes the mean of (4) over K = `draws` draws of (t, eps, m) for each z, each t from another K-th of the times;
+the paper has K = 1. Where the cameras of all views are known, the denoiser may see the rays of the view that it is to
+paint (nn/rays.py), as further channels, and the encoder those of its sources. With cross-attention the denoiser also
+looks at c, the encoder's last map of every source, which is dropped (c~ = 0) where all of z is.
 """
 
 from collections.abc import Callable
