@@ -5,6 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from soda_jax.diffusion.schedules import Schedule
 from soda_jax.diffusion.timesteps import draw_times
 from soda_jax.methods.base import UNAVERAGED, stream, to_float
 from soda_jax.methods.masking import draw_mask
@@ -61,11 +62,18 @@ def test_without_training_there_is_one():
     assert float(found) == float(expected)
 
 
-def test_adaptive_noise_levels_remember_each_draw():
-    method = tiny.soda(noise_levels=NoiseLevels(kind="resampled", bins=4), draws=3)
-    (_, more), _ = step(lambda v: method.loss(v, tiny.batch(), KEYS), tiny.variables(method))
+def test_adaptive_noise_levels_spread_the_draws_and_remember_each():
+    levels = NoiseLevels(kind="resampled", bins=4)
+    method = tiny.soda(noise_levels=levels, draws=3)
+    variables = tiny.variables(method)
+    keys = stream(THREE.ravel(), TIME)
+    parts = np.floor((1 - levels.draw(variables, Schedule(steps=0), keys, 3).t.reshape(16, 3)) * 3)
+    np.testing.assert_array_equal(parts, np.tile(np.arange(3), (16, 1)))  # q is uniform to begin with
+    (_, more), _ = step(lambda v: method.loss(v, tiny.batch(), KEYS), variables)
     seen = np.asarray(more["batch_stats"][UNAVERAGED][NAME]["seen"])
-    assert seen.sum() >= 40  # 48, of which full bins count 10 to 19
+    numbers = levels.draw(variables, method.schedule, keys, 3).bin
+    counts = np.bincount(numbers, minlength=4)
+    np.testing.assert_array_equal(seen, np.where(counts < 10, counts, 10 + counts % 10))
 
 
 def test_fewer_than_one_draw_name_their_key():

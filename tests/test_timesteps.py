@@ -1,11 +1,12 @@
 """How training draws t."""
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from soda_jax.diffusion.schedules import Schedule
-from soda_jax.diffusion.timesteps import draw_times
+from soda_jax.diffusion.timesteps import draw_times, spread
 
 
 def test_every_step_is_drawn_equally_often(key):
@@ -39,17 +40,23 @@ def test_a_draw_depends_on_its_own_key_alone(steps, key):
     assert np.unique(whole).size == 8
 
 
-@pytest.mark.parametrize("steps", (0, 12))
-def test_strata_are_equal_parts_in_turn_and_together_uniform(steps, key):
-    t = np.asarray(draw_times(Schedule(steps=steps), jax.random.split(key, 4000), strata=4)).reshape(1000, 4)
-    lowest = [t[:, part].min() for part in range(4)]
-    highest = [t[:, part].max() for part in range(4)]
-    if steps:
-        found = np.unique(np.round(t * 12), axis=None, return_counts=True)
-        assert sorted(lowest) == pytest.approx([1 / 12, 4 / 12, 7 / 12, 10 / 12])
-        assert sorted(highest) == pytest.approx([3 / 12, 6 / 12, 9 / 12, 1])
-        assert np.all(np.abs(found[1] - 4000 / 12) < 5 * np.sqrt(4000 / 12))
-    else:
-        assert all(high - low < 0.25 for low, high in zip(lowest, highest, strict=True))
-        assert sorted(highest)[:3] < sorted(lowest)[1:] and min(lowest) > 0 and max(highest) <= 1
-        assert np.all(np.abs(np.histogram(t, bins=20, range=(0, 1))[0] - 200) < 5 * np.sqrt(200))
+def test_strata_are_equal_parts_in_turn(key):
+    u = np.asarray(spread(jax.random.split(key, 4000), 4)).reshape(1000, 4)
+    np.testing.assert_array_equal(np.floor(u * 4), np.tile(np.arange(4), (1000, 1)))
+    assert np.all(np.abs(np.histogram(u, bins=20, range=(0, 1))[0] - 200) < 5 * np.sqrt(200))
+
+
+def test_times_of_strata_are_those_of_their_parts_and_as_frequent_as_free_ones(key):
+    keys = jax.random.split(key, 4000)
+    np.testing.assert_allclose(draw_times(Schedule(steps=0), keys, 4), 1 - spread(keys, 4))
+    steps = np.round(np.asarray(draw_times(Schedule(steps=12), keys, 4)) * 12).reshape(1000, 4)
+    assert [list(np.unique(part)) for part in steps.T] == [[1, 2, 3], [4, 5, 6], [7, 8, 9], [10, 11, 12]]
+    counts = np.unique(steps, return_counts=True)[1]
+    assert np.all(np.abs(counts - 4000 / 12) < 5 * np.sqrt(4000 / 12))
+
+
+def test_rounding_never_reaches_one_and_so_no_time_is_zero():
+    keys = jax.random.split(jax.random.key(1), 2**20)
+    assert float(jax.random.uniform(keys[-1])) > 0.97  # (2^20 - 1 + that) / 2^20 is rounded to 1
+    assert float(jnp.max(spread(keys, 2**20))) < 1
+    assert float(jnp.min(draw_times(Schedule(steps=0), keys, 2**20))) > 0

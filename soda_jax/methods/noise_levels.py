@@ -22,6 +22,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
 from soda_jax.diffusion.schedules import Schedule
+from soda_jax.diffusion.timesteps import spread
 from soda_jax.methods.base import UNAVERAGED, Scalar
 from soda_jax.types import Keys, Tree
 
@@ -69,10 +70,10 @@ class NoiseLevels:
         known = (1 - UNIFORM) * root / jnp.maximum(jnp.mean(root), 1e-30) + UNIFORM
         return jnp.where(jnp.all(memory["seen"] >= HISTORY), known, 1.0)
 
-    def draw(self, variables: Tree, schedule: Schedule, keys: Keys) -> Drawn:
-        """A time of each key."""
+    def draw(self, variables: Tree, schedule: Schedule, keys: Keys, strata: int = 1) -> Drawn:
+        """A time of each key; strata: of u, as of `timesteps.spread`."""
         q = jax.lax.stop_gradient(self.density(variables))
-        t, number = inverse(q, 1 - jax.vmap(jax.random.uniform)(keys))
+        t, number = inverse(q, 1 - spread(keys, strata))
         if schedule.steps:
             t = jnp.clip(jnp.ceil(t * schedule.steps), 1, schedule.steps) / schedule.steps
         return Drawn(t, number, 1 / q[number])

@@ -7,7 +7,7 @@
     eps^   = (1 + w) eps(xt, t, z) - w eps(xt, t, z without some sections)  (5)  guidance
 
 Section z_i modulates one mirrored pair of the denoiser's layers, or one block of a DiT; z itself is never noised.
-Training takes the mean of (4) over K = `draws` draws of (t, eps, m) for each z, each t from another K-th of the times;
+Training takes the mean of (4) over K = `draws` draws of (t, eps, m) for each z, each t from another K-th of those;
 the paper has K = 1. Where the cameras of all views are known, the denoiser may see the rays of the view that it is to
 paint (nn/rays.py), as further channels, and the encoder those of its sources. With cross-attention the denoiser also
 looks at c, the encoder's last map of every source, which is dropped (c~ = 0) where all of z is.
@@ -147,7 +147,7 @@ class SODA(Reading):
         self, variables: Tree, told: Condition, batch: Batch, keys: Keys
     ) -> tuple[Scalar, Tree, Scalar]:
         """(4) over times that are drawn where it varies most, what is remembered of them, and their mean."""
-        drawn = self.noise_levels.draw(variables, self.schedule, stream(keys, TIME))
+        drawn = self.noise_levels.draw(variables, self.schedule, stream(keys, TIME), self.draws)
         losses = self.losses(variables, told, batch, keys, drawn.t, train=True)
         term, remembered = self.noise_levels.learn(variables, drawn, losses)
         return jnp.mean(drawn.weight * losses) + term, remembered, jnp.mean(drawn.t)
