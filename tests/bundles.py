@@ -22,7 +22,7 @@ ENCODERS = {
     "resnet18": (ResNet(depth=18, latent_dim=6, width=4), (16, 16, 3)),
     "resnet18_small_stem": (ResNet(depth=18, latent_dim=6, width=4, stem="small"), (8, 8, 1)),
     "resnet50_strided": (ResNet(depth=50, latent_dim=6, width=4, stem="strided"), (16, 24, 3)),
-    "resnet18_normed": (ResNet(depth=18, latent_dim=6, width=4, pooled_norm=True), (16, 16, 3)),
+    "resnet10_normed": (ResNet(depth=10, latent_dim=6, width=4, pooled_norm=True), (16, 16, 3)),
     "vit": (ViT(variant="Ti", latent_dim=6, patch=8), (16, 24, 3)),
 }
 TAP = Tapped(channels=6, multipliers=(1, 1), blocks=1, attention=(False, True), tap="out_3", told=0.3)

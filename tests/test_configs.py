@@ -105,6 +105,7 @@ def test_the_quickstart_with_masks_differs_in_them_in_what_z_is_made_of_in_who_p
     assert {key for key in plain if plain[key] != masked[key]} == {
         "data.zoom",
         "data.source_size",
+        "model.encoder",
         "model.mask_section",
         "model.mask_all",
         "model.pooled_norm",

@@ -16,7 +16,7 @@ import numpy as np
 
 FORMAT = 1
 NEEDED = {"config.json", "params.safetensors"}
-STAGES = {18: (2, 2, 2, 2), 34: (3, 4, 6, 3), 50: (3, 4, 6, 3), 101: (3, 4, 23, 3)}
+STAGES = {10: (1, 1, 1, 1), 18: (2, 2, 2, 2), 34: (3, 4, 6, 3), 50: (3, 4, 6, 3), 101: (3, 4, 23, 3)}
 STEMS = {"imagenet": 2, "small": 1, "strided": 2}  # stride
 BLOCKS = {"Ti": (12, 3), "S": (12, 6), "B": (12, 12)}  # blocks, heads
 
