@@ -84,8 +84,8 @@ def model() -> ConfigDict:
     A DiT looks at those keys of the denoiser that say so, and at grouping, remat and dtype.
     """
     model = ConfigDict()
-    # resnet10 | resnet18 | resnet34 | resnet50 | resnet101 | vit_Ti | vit_S | vit_B | mobilenetv2 | wrn_28_2, or another
-    # wrn_<depth>_<widening>, of depth 10, 16, 22, 28, ...
+    # resnet10 | resnet18 | resnet34 | resnet50 | resnet101 | vit_Ti | vit_S | vit_B | mobilenetv2 | wrn_28_2, or
+    # another wrn_<depth>_<widening>, of depth 10, 16, 22, 28, ...
     model.encoder = "resnet18"
     model.encoder_width = 64  # channels of a ResNet's first stage
     model.width_multiplier = 1.0  # of all channels of mobilenetv2

@@ -14,7 +14,8 @@ from soda_jax.nn.checks import check_choice
 from soda_jax.nn.conv import Conv, max_pool
 from soda_jax.types import Features, Image
 
-STAGES = {10: (1, 1, 1, 1), 18: (2, 2, 2, 2), 34: (3, 4, 6, 3), 50: (3, 4, 6, 3), 101: (3, 4, 23, 3)}  # blocks of each stage
+# blocks of each stage
+STAGES = {10: (1, 1, 1, 1), 18: (2, 2, 2, 2), 34: (3, 4, 6, 3), 50: (3, 4, 6, 3), 101: (3, 4, 23, 3)}
 STEMS = {"imagenet": (7, 2), "small": (3, 1), "strided": (3, 2)}  # kernel and stride
 XAVIER = nn.initializers.xavier_uniform()
 
