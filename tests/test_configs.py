@@ -114,6 +114,7 @@ def test_the_quickstart_with_masks_differs_in_them_in_what_z_is_made_of_in_who_p
         "model.multipliers",
         "model.attention",
         "model.latent_dim",
+        "optimizer.learning_rate",
     }
     with pytest.raises(ValueError, match=r"expected quickstart\.py, or quickstart\.py:masked"):
         config_of("quickstart:mask")

@@ -18,7 +18,8 @@ def abstract(net, images=IMAGES):
 
 
 @pytest.mark.parametrize(
-    ("depth", "count"), [(10, 5_418_792), (18, 11_689_512), (34, 21_797_672), (50, 25_557_032), (101, 44_549_160)]
+    ("depth", "count"),
+    [(10, 5_418_792), (18, 11_689_512), (34, 21_797_672), (50, 25_557_032), (101, 44_549_160)],
 )
 def test_parameter_counts_are_the_published_ones(depth, count):
     """With 1000 outputs, as the classifiers of torchvision."""

@@ -10,7 +10,7 @@ loss. The encoder reads 48 x 48 pixels, as they are; the target has 32 x 32, in 
 what takes the time: so more images fit in the minutes. A patch has 48 numbers, so 48 channels let it through; with 64,
 an image teaches hardly more, and takes a quarter longer; 32 blur it. The encoder has one residual block a stage: with
 two, as in ResNet-18, an image taught as much, and took a quarter longer. Batches of 16 make more steps of the minutes;
-of 32, a little faster an image, left shapes blurred.
+of 32, a little faster an image, left shapes blurred. Twice the rate of the recipe with masks brings 0.3 dB of PSNR.
 
 The denoiser sees the rays of the target (`model.rays`): told which view to paint, it can spend z on what is there to
 see, floor and wall come to lie where they belong, and a generated picture can be held against the target. They are
@@ -49,13 +49,14 @@ def get_config(kind: str = "") -> ConfigDict:
     config.model.update(channels=64, multipliers=(1, 2, 2), blocks=1, patch=4)
     config.model.update(rays="moment", ray_scale=2.0)
     config.model.update(attention=(False, True, False), dropout=0.0, groups=8, source_noise=0.05)
+    config.diffusion.update(schedule="linear", prediction="x0", loss_in="x0")
+    config.optimizer.update(learning_rate=1e-3, encoder_ratio=0.4, warmup_images=1_000)
     if kind != "masked":
+        config.optimizer.learning_rate = 2e-3
         config.data.update(zoom=4 / 3, source_size=48)
         config.model.encoder = "resnet10"
         config.model.update(mask_section=0.0, mask_all=0.05, pooled_norm=True, ray_frame="world")
         config.model.update(channels=48, multipliers=(1, 1), attention=(False, True), latent_dim=500)
-    config.diffusion.update(schedule="linear", prediction="x0", loss_in="x0")
-    config.optimizer.update(learning_rate=1e-3, encoder_ratio=0.4, warmup_images=1_000)
     config.ema.decay = 0.998
     config.train.update(images=4 * IMAGES_PER_MINUTE, batch=16, log_every_images=1_024)
     config.checkpoint.every_images = 2 * IMAGES_PER_MINUTE
