@@ -1,6 +1,9 @@
 """The watchdog: silent while things move, and clear about who hangs when they do not."""
 
 import json
+import signal
+import subprocess
+import sys
 import threading
 import time
 
@@ -46,6 +49,29 @@ def test_while_things_move_nothing_is_said(tmp_path):
             watch.note(PHASES[step % len(PHASES)], step)
             time.sleep(0.05)  # all in all more than twice the time that it allows
     assert ended.status is None and ended.said == []
+
+
+SUSPENDED = """
+import sys, time
+from soda_jax.parallel.watchdog import Watchdog
+
+with Watchdog(sys.argv[1], minutes=float(sys.argv[2]), process=0, processes=1) as watch:
+    watch.note("step", 1)
+    print("up", flush=True)
+    sys.stdin.readline()
+"""
+
+
+def test_time_in_which_the_process_was_suspended_does_not_count(tmp_path):
+    program = [sys.executable, "-c", SUSPENDED, str(tmp_path / "notes"), str(SECONDS)]
+    with subprocess.Popen(program, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout.readline() == "up\n"
+        process.send_signal(signal.SIGSTOP)
+        time.sleep(2.0)  # twice the time that it allows
+        process.send_signal(signal.SIGCONT)
+        time.sleep(0.3)  # a few looks
+        process.communicate("\n")
+    assert process.returncode == 0
 
 
 def test_what_the_others_were_doing_is_read_from_their_notes(tmp_path):

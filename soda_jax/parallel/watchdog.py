@@ -2,7 +2,8 @@
 
 Each process notes what it is doing (phase and step). A thread looks on: when nothing has moved for so many
 minutes, it says which process is furthest behind and what it was doing, dumps the stacks of this process, and
-ends it with status 70. The notes lie in a folder that all processes see: it works while JAX hangs.
+ends it with status 70. The notes lie in a folder that all processes see: it works while JAX hangs. Time in which the
+thread could not look on either does not count: a laptop that slept, or a job that its scheduler suspended, goes on.
 """
 
 import contextlib
@@ -80,9 +81,13 @@ class Watchdog:
         self._note = Note(step, phase, time.time())
 
     def _look_on(self) -> None:
-        while not self._over.wait(self._silent / LOOKS):
+        pause, seen, silence, looked = self._silent / LOOKS, self._note, 0.0, time.monotonic()
+        while not self._over.wait(pause):
             self._publish()
-            if time.time() - self._note.since > self._silent:
+            now, note = time.monotonic(), self._note
+            silence = silence + min(now - looked, 2 * pause) if note is seen else 0.0
+            seen, looked = note, now
+            if silence > self._silent:
                 self._say(verdict(dict(self._notes()), self.process, self.processes, time.time()))
                 faulthandler.dump_traceback(all_threads=True)
                 self._end(STATUS)
