@@ -217,7 +217,7 @@ def train() -> ConfigDict:
     train.accumulation = 1  # microbatches a step, to save memory
     train.log_every_images = 10_240
     train.allow_config_change = False  # True: go on from a checkpoint that another config made
-    train.watchdog_minutes = 30.0  # without progress: say who hangs, and end; 0: never
+    train.watchdog_minutes = 30.0  # awake and without progress: say who hangs, and end; 0: never
     return train
 
 
