@@ -136,7 +136,7 @@ def test_a_frozen_encoder_has_no_rate_at_all(monkeypatch):
     for frozen in (False, True):
         build.optimizer(config_of(**{"dense.frozen": frozen}))
     assert "encoder" not in given[0] and given[1]["encoder"] == 0.0
-    assert given[0]["encoder/stage4_block2"] == 0.75 and "encoder/head" not in given[0]
+    assert given[0]["encoder/stage4_block1"] == 0.75 and "encoder/head" not in given[0]
 
 
 def test_other_classes_and_points_are_told_with_what_to_set(place, tmp_path):

@@ -96,7 +96,7 @@ def test_lower_layers_have_lower_rates_only_where_it_is_fine_tuned(monkeypatch):
     build.optimizer(config_of(**{"finetune.layer_decay": 0.5}))
     nothing, rates = given
     assert nothing is None
-    assert rates["encoder/stage4_block2"] == 0.5 and rates["encoder/stage4_block1"] == 0.25
+    assert rates["encoder/stage4_block1"] == 0.5 and rates["encoder/stage3_block1"] == 0.25
     assert min(rates, key=rates.get) == "encoder/stem" and "encoder/head" not in rates
 
 
