@@ -16,7 +16,14 @@ from soda_jax.training.step import make_step
 
 GOLDEN = Path(__file__).parent / "golden" / "configs"
 CONFIGS = ["quickstart", "soda_fashion_mnist", "soda_cifar10", "soda_tiny_imagenet", "soda_imagenet:64"]
-CONFIGS += ["soda_imagenet:128", "latent_prior", "soda_views3d", "ddae_fashion_mnist", "ddae_cifar10_ddpm"]
+CONFIGS += [
+    "soda_imagenet:128",
+    "latent_prior",
+    "soda_views3d",
+    "soda_views3d:draws",
+    "ddae_fashion_mnist",
+    "ddae_cifar10_ddpm",
+]
 CONFIGS += [f"{name}_fashion_mnist" for name in ("siamese", "simclr", "byol", "vicreg")]
 CONFIGS += [
     "repfusion_fashion_mnist",
@@ -118,3 +125,5 @@ def test_the_quickstart_with_masks_differs_in_them_in_what_z_is_made_of_in_who_p
     }
     with pytest.raises(ValueError, match=r"expected quickstart\.py, or quickstart\.py:masked"):
         config_of("quickstart:mask")
+    with pytest.raises(ValueError, match=r"expected soda_views3d\.py, or soda_views3d\.py:draws"):
+        config_of("soda_views3d:draw")
