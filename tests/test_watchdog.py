@@ -52,7 +52,7 @@ def test_while_things_move_nothing_is_said(tmp_path):
 
 
 SUSPENDED = """
-import sys, time
+import sys
 from soda_jax.parallel.watchdog import Watchdog
 
 with Watchdog(sys.argv[1], minutes=float(sys.argv[2]), process=0, processes=1) as watch:

@@ -9,7 +9,7 @@ The middle of each image is looked at (`data.zoom`), where the object is: it fil
 loss. The encoder reads 48 x 48 pixels, as they are; the target has 32 x 32, in patches of 4 x 4, because the U-Net is
 what takes the time: so more images fit in the minutes. A patch has 48 numbers, so 48 channels let it through; with 64,
 an image teaches hardly more, and takes a quarter longer; 32 blur it. The encoder has one residual block a stage: with
-two, as in ResNet-18, an image taught as much, and took a quarter longer. Batches of 16 make more steps of the minutes;
+two, as in ResNet-18, an image taught as much, and took a fifth longer. Batches of 16 make more steps of the minutes;
 of 32, a little faster an image, left shapes blurred. Twice the rate of the recipe with masks brings 0.3 dB of PSNR.
 
 The denoiser sees the rays of the target (`model.rays`): told which view to paint, it can spend z on what is there to

@@ -33,11 +33,11 @@ def get_config(kind: str = "") -> ConfigDict:
         config.train.images = 200_000
         config.checkpoint.every_images = config.monitor.every_images = 25_000
         config.samples.steps = 2
-        return config
-    config.model.encoder_width = 32
-    config.optimizer.warmup_images = 8_000
-    config.train.update(images=400_000, batch=32)
-    config.checkpoint.every_images = config.monitor.every_images = 40_000
-    config.samples.steps = 10
-    config.probe.update(images=1_000_000, max_train=0)
+    else:
+        config.model.encoder_width = 32
+        config.optimizer.warmup_images = 8_000
+        config.train.update(images=400_000, batch=32)
+        config.checkpoint.every_images = config.monitor.every_images = 40_000
+        config.samples.steps = 10
+        config.probe.update(images=1_000_000, max_train=0)
     return config
