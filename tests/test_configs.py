@@ -122,6 +122,10 @@ def test_the_quickstart_with_masks_differs_in_them_in_what_z_is_made_of_in_who_p
         "model.attention",
         "model.latent_dim",
         "optimizer.learning_rate",
+        "optimizer.name",
+        "optimizer.momentum",
+        "optimizer.nesterov",
+        "optimizer.orthogonal",
     }
     with pytest.raises(ValueError, match=r"expected quickstart\.py, or quickstart\.py:masked"):
         config_of("quickstart:mask")

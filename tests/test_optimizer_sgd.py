@@ -141,13 +141,13 @@ def mean_of(batch_stats):
 @pytest.mark.parametrize(
     ("changes", "words"),
     [
-        ({"name": "lion"}, r"optimizer\.name must be adamw\|sgd, found 'lion'"),
+        ({"name": "lion"}, r"optimizer\.name must be adamw\|muon\|sgd, found 'lion'"),
         ({"schedule": "linear"}, r"optimizer\.schedule must be constant\|cosine\|steps"),
         ({"decay": "none"}, r"optimizer\.decay must be decoupled\|l2"),
         ({"decayed": "biases"}, r"optimizer\.decayed must be kernels\|all"),
         ({"momentum": 1.0}, r"optimizer\.momentum must be in \[0, 1\)"),
-        ({"nesterov": True, "momentum": 0.0}, r"optimizer\.nesterov must be False without sgd"),
-        ({"nesterov": True, "name": "adamw"}, r"optimizer\.nesterov must be False without sgd"),
+        ({"nesterov": True, "momentum": 0.0}, r"optimizer\.nesterov must be False without muon or sgd"),
+        ({"nesterov": True, "name": "adamw"}, r"optimizer\.nesterov must be False without muon or sgd"),
         ({"step_at": ()}, r"optimizer\.step_at must be rising shares"),
         ({"step_at": (0.75, 0.5)}, r"optimizer\.step_at must be rising shares"),
         ({"step_at": (0.5, 50)}, r"optimizer\.step_at must be rising shares"),

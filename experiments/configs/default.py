@@ -171,15 +171,17 @@ def diffusion() -> ConfigDict:
 
 
 def optimizer() -> ConfigDict:
-    """AdamW, or SGD."""
+    """AdamW, Muon or SGD."""
     optimizer = ConfigDict()
-    optimizer.name = "adamw"  # adamw | sgd
+    optimizer.name = "adamw"  # adamw | muon | sgd
     optimizer.learning_rate = 1e-4  # of the denoiser
     optimizer.encoder_ratio = 2.0  # rate of the encoder / rate of the denoiser
     optimizer.b1 = 0.9
     optimizer.b2 = 0.95
-    optimizer.momentum = 0.9  # of sgd; 0 .. 1
-    optimizer.nesterov = False  # of sgd
+    optimizer.momentum = 0.9  # of muon (whose authors take 0.95 and nesterov) and sgd; 0 .. 1
+    optimizer.nesterov = False  # of muon and sgd
+    # of muon: kernels with such names (a regular expression); all else is AdamW's
+    optimizer.orthogonal = r"^denoiser/(?!.*(time|norm|modulation|labels)).*kernel$"
     optimizer.weight_decay = 0.05
     optimizer.decay = (
         "decoupled"  # decoupled: beside the update | l2: inside of the gradient, as PyTorch's SGD

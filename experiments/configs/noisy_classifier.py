@@ -48,7 +48,7 @@ def get_config(place: str = "") -> ConfigDict:
         "warmup_images": 5 * examples,
     }
     config.optimizer.update(adam if backbone == "ddae" else sgd)
-    config.optimizer.update(b1=0.9, clip=0.0, schedule="cosine", hold_images=examples)
+    config.optimizer.update(b1=0.9, nesterov=False, clip=0.0, schedule="cosine", hold_images=examples)
     config.ema.update(decay=0.0, ramp="tens")  # none
     config.train.update(images=EPOCHS[backbone] * examples, minutes=0.0, batch=512, accumulation=1)
     config.train.log_every_images = examples

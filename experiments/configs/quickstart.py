@@ -37,6 +37,8 @@ from experiments.configs import default
 
 # `--minutes` counts in it. More than two shared cores of 2023 see, so that they stop at the limit of the quickstart.
 IMAGES_PER_MINUTE = 25_600
+# The denoiser's hidden layers, and the encoder's but for the last stage, whose matrices would take as long as the step.
+ORTHOGONAL = r"^(denoiser/(?!.*(time|norm))|encoder/stage[123]).*kernel$"
 
 
 def get_config(kind: str = "") -> ConfigDict:
@@ -52,7 +54,8 @@ def get_config(kind: str = "") -> ConfigDict:
     config.diffusion.update(schedule="linear", prediction="x0", loss_in="x0")
     config.optimizer.update(learning_rate=1e-3, encoder_ratio=0.4, warmup_images=1_000)
     if kind != "masked":
-        config.optimizer.learning_rate = 2e-3
+        config.optimizer.update(name="muon", learning_rate=2e-3, momentum=0.95, nesterov=True)
+        config.optimizer.orthogonal = ORTHOGONAL
         config.data.update(zoom=4 / 3, source_size=48)
         config.model.encoder = "resnet10"
         config.model.update(mask_section=0.0, mask_all=0.05, pooled_norm=True, ray_frame="world")

@@ -28,7 +28,7 @@ def get_config(kind: str = "") -> ConfigDict:
     config.train.log_every_images = 4_096
     if kind == "draws":
         config.model.encoder = "resnet18"
-        config.optimizer.learning_rate = 1e-3
+        config.optimizer.update(name="adamw", learning_rate=1e-3, nesterov=False)
         config.diffusion.draws = 8
         config.train.images = 200_000
         config.checkpoint.every_images = config.monitor.every_images = 25_000

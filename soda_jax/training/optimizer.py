@@ -1,4 +1,4 @@
-"""AdamW (arXiv 1711.05101) or SGD with momentum, with clipping, weight decay, and a faster encoder.
+"""AdamW (arXiv 1711.05101), Muon or SGD with momentum, with clipping, weight decay, and a faster encoder.
 
 g  <- g min(1, clip / |g|)                                        (1)
 u   = m / (sqrt(v) + 1e-8) + weight_decay p                       (2)  adamw; m, v: bias-corrected moments
@@ -10,6 +10,7 @@ ema <- d ema + (1 - d) p,   d = min(decay, (1 + step) / (10 + step))      (5)  r
                             d = 1 - min(1 - decay, (1 + step) / (100 + step))  (8)  ramp "mmcv", as RepFusion's do
 b  <- momentum b + g,   u = b,  or with nesterov  g + momentum b          (9)  sgd, as PyTorch has it
 
+With muon, u of some kernels is that of `muon.py`; of all other arrays, (2).
 The decay of (2) is decoupled; "l2" adds weight_decay p to g instead, before the moments and after (1), as PyTorch's SGD
 does. It pulls on arrays of more than one axis, or on all. With `hold_images` the rate stays for so many images (an
 epoch): warm-up and steps of (4) are those of their last step, the cosine is that of their first, as PyTorch's
@@ -17,6 +18,7 @@ schedulers do when they are stepped once an epoch. (8) is 1 % at its least, so t
 ramp at all: such an average remembers where it began.
 """
 
+import functools
 import itertools
 import math
 from collections.abc import Callable, Mapping, Sequence
@@ -27,10 +29,13 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from soda_jax.training.muon import labels, scale_by_muon
 from soda_jax.types import Tree
 
 RAMPS = ("tens", "power", "mmcv")
-_LEGAL = {"name": ("adamw", "sgd"), "schedule": ("constant", "cosine", "steps")}
+# Kernels of the denoiser, but for those that read a time, labels or z: Muon is for hidden layers.
+ORTHOGONAL = r"^denoiser/(?!.*(time|norm|modulation|labels)).*kernel$"
+_LEGAL = {"name": ("adamw", "muon", "sgd"), "schedule": ("constant", "cosine", "steps")}
 _LEGAL |= {"decay": ("decoupled", "l2"), "decayed": ("kernels", "all")}
 
 
@@ -38,17 +43,19 @@ _LEGAL |= {"decay": ("decoupled", "l2"), "decayed": ("kernels", "all")}
 class OptimizerConfig:
     """Rates are per update; lengths are in images, so that they survive another batch size.
 
-    clip: largest global gradient norm, 0 = no clipping. total_images ends the cosine (train.images).
+    clip: largest global gradient norm, 0 = no clipping. total_images ends the cosine (train.images). orthogonal: a
+    regular expression, of the names of the arrays whose updates Muon makes orthogonal.
     Raises ValueError on values that cannot train, naming the config key.
     """
 
-    name: str = "adamw"  # adamw | sgd
+    name: str = "adamw"  # adamw | muon | sgd
     learning_rate: float = 1e-4
     encoder_ratio: float = 2.0
     b1: float = 0.9
     b2: float = 0.95
-    momentum: float = 0.9  # of sgd
+    momentum: float = 0.9  # of muon and sgd
     nesterov: bool = False
+    orthogonal: str = ORTHOGONAL
     weight_decay: float = 0.05
     decay: str = "decoupled"  # decoupled | l2
     decayed: str = "kernels"  # kernels (arrays of more than one axis) | all
@@ -78,8 +85,9 @@ class OptimizerConfig:
 
     def _check_sgd_and_steps(self) -> None:
         _require(0 <= self.momentum < 1, "optimizer.momentum", "in [0, 1)", self.momentum)
-        nesterov = not self.nesterov or (self.name == "sgd" and self.momentum > 0)
-        _require(nesterov, "optimizer.nesterov", "False without sgd and a momentum above 0", self.nesterov)
+        nesterov = not self.nesterov or (self.name != "adamw" and self.momentum > 0)
+        expected = "False without muon or sgd and a momentum above 0"
+        _require(nesterov, "optimizer.nesterov", expected, self.nesterov)
         times = [self.total_images * at if at < 1 else at for at in self.step_at]
         rising = bool(times) and all(a < b for a, b in itertools.pairwise([0, *times]))
         _require(rising, "optimizer.step_at", "rising shares below 1, or images", self.step_at)
@@ -123,7 +131,11 @@ def moments_of(config: OptimizerConfig) -> optax.GradientTransformation:
     """What (2) or (9) makes of the gradient, decay apart."""
     if config.name == "sgd":
         return optax.trace(config.momentum, nesterov=config.nesterov)
-    return optax.scale_by_adam(b1=config.b1, b2=config.b2, eps=1e-8)
+    adam = optax.scale_by_adam(b1=config.b1, b2=config.b2, eps=1e-8)
+    if config.name == "adamw":
+        return adam
+    muon = scale_by_muon(config.momentum, nesterov=config.nesterov)
+    return optax.partition({"muon": muon, "adam": adam}, functools.partial(labels, pattern=config.orthogonal))
 
 
 def learning_rate(config: OptimizerConfig) -> Callable:

@@ -1,0 +1,111 @@
+"""Muon (K. Jordan and others, 2024): momentum whose matrices are made orthogonal, so that all directions learn alike.
+
+b <- momentum b + g;   m = b,  or with nesterov  g + momentum b                            (1)
+u  = 0.2 sqrt(max(rows, columns)) U V',   m = U S V'                                       (2)
+U V' ~ m Q / |m|,   Q = P_1 .. P_5,   P_k = 3.4445 - 4.7750 A_k + 2.0315 A_k^2             (3)
+A_1 = m' m / |m|^2,   A_(k+1) = P_k A_k P_k                                                (4)
+
+With (2) an update has the root mean square of AdamW's, so that rates and weight decay carry over (arXiv 2502.16982).
+(3) is Jordan's polynomial of the singular values, five times over: it takes them to 0.7 .. 1.2, not to 1. It is
+computed on the smaller Gram matrix (4), for all matrices of one size at once: of a tall one, multiplying m itself
+five times over costs several times as much.
+"""
+
+import re
+from collections import defaultdict
+from collections.abc import Iterable
+
+import jax
+import jax.numpy as jnp
+import optax
+from jaxtyping import Array, Float
+
+from soda_jax.types import Tree
+
+STEPS = 5
+POLYNOMIAL = (3.4445, -4.7750, 2.0315)
+ROOT_MEAN_SQUARE = 0.2  # of an update before the rate
+SMALLEST = 1e-30  # of |m|^2: no gradient, no update
+
+
+def scale_by_muon(momentum: float, nesterov: bool) -> optax.GradientTransformation:
+    """(1) and (2). Every array is one matrix, as kernels are: all axes but the last are rows."""
+    trace = optax.trace(momentum, nesterov=nesterov)
+    return optax.chain(trace, optax.stateless(lambda updates, params=None: orthogonal_updates(updates)))
+
+
+def labels(params: Tree, pattern: str) -> Tree:
+    """For `optax.partition`: "adam", or "muon" for kernels in whose names the expression is found.
+
+    Kernels are arrays of two axes, or a convolution's four. Raises ValueError where it is found in none, or is no
+    regular expression.
+    """
+    try:
+        expression = re.compile(pattern)
+    except re.error as error:
+        raise ValueError(
+            f"optimizer.orthogonal must be a regular expression, found {pattern!r}: {error}"
+        ) from None
+
+    def label(path: tuple, leaf: Array) -> str:
+        name = jax.tree_util.keystr(path, simple=True, separator="/")
+        return "muon" if leaf.ndim in (2, 4) and expression.search(name) else "adam"
+
+    found = jax.tree_util.tree_map_with_path(label, params)
+    if "muon" not in jax.tree.leaves(found):
+        raise ValueError(
+            f"optimizer.orthogonal must be found in the name of a kernel, found {pattern!r}; "
+            "with optimizer.name=adamw there need be none"
+        )
+    return found
+
+
+def orthogonal_updates(momenta: Tree) -> Tree:
+    """(2) of each array of the tree; those of one size are stacked."""
+    leaves, form = jax.tree.flatten(momenta)
+    matrices = [tall(leaf) for leaf in leaves]
+    for places in of_one_size(matrices):
+        found = orthogonal(jnp.stack([matrices[place] for place in places]))
+        found = ROOT_MEAN_SQUARE * found.shape[1] ** 0.5 * found
+        for place, matrix in zip(places, found, strict=True):
+            matrices[place] = matrix
+    return jax.tree.unflatten(form, [as_was(*pair) for pair in zip(matrices, leaves, strict=True)])
+
+
+def of_one_size(matrices: Iterable[Array]) -> Iterable[list[int]]:
+    """The places of matrices, by their sizes."""
+    places = defaultdict(list)
+    for place, matrix in enumerate(matrices):
+        places[matrix.shape].append(place)
+    return places.values()
+
+
+def orthogonal(m: Float[Array, "n rows columns"]) -> Float[Array, "n rows columns"]:
+    """(3): U V' of each matrix, roughly; rows >= columns. In float32, whatever products usually are computed in."""
+    with jax.default_matmul_precision("highest"):
+        gram = jnp.einsum("nrc,nrd->ncd", m, m)
+        square = jnp.trace(gram, axis1=1, axis2=2)[:, None, None] + SMALLEST
+        a, product = gram / square, None
+        one = jnp.eye(m.shape[2])[None]
+        for step in range(STEPS):
+            p = POLYNOMIAL[0] * one + POLYNOMIAL[1] * a + POLYNOMIAL[2] * (a @ a)
+            product = p if product is None else product @ p
+            if step < STEPS - 1:
+                a = p @ a @ p
+        return m / jnp.sqrt(square) @ product
+
+
+def tall(kernel: Float[Array, "... channels"]) -> Float[Array, "rows columns"]:
+    """As a matrix with at least as many rows as columns."""
+    matrix = kernel.reshape(-1, kernel.shape[-1])
+    return matrix.T if _is_wide(matrix) else matrix
+
+
+def as_was(matrix: Float[Array, "rows columns"], kernel: Float[Array, "..."]) -> Float[Array, "..."]:
+    """What `tall` took, in the shape of the kernel."""
+    wide = _is_wide(kernel.reshape(-1, kernel.shape[-1]))
+    return (matrix.T if wide else matrix).reshape(kernel.shape)
+
+
+def _is_wide(matrix: Float[Array, "rows columns"]) -> bool:
+    return matrix.shape[0] < matrix.shape[1]
