@@ -87,9 +87,7 @@ SLOW = {
     "ahead",
     "compile_tpu",
     "crash",
-    "dense",
     "devices",
-    "edit_modes",
     "finetune",
     "hooks_sharded",
     "images",
@@ -100,22 +98,25 @@ SLOW = {
     "regressor_trained",
     "repfusion",
     "resume",
-    "resume_random",
     "step_collectives",
     "topology",
     "train_sharded",
     "unconditional",
 }
 
-# Files of `pytest -m rare`, for which .ci/run has no time: whole jobs of parts that change seldom.
+# Files of `pytest -m rare`, for which .ci/run has no time: whole jobs of parts that change seldom. Single tests of
+# other files are marked so themselves.
 RARE = {
     "convert",
     "convert_adm",
     "convert_dit",
+    "dense",
+    "edit_modes",
     "encode_latents",
     "fashion_head",
     "killed_jobs",
     "noisy_classifier_trained",
+    "resume_random",
 }
 
 # Files that take longest, begun first: a file is one process's, and the last to begin would keep the others waiting.
@@ -150,10 +151,10 @@ def pytest_collection_modifyitems(items):
         name = item.path.stem.removeprefix("test_")
         if name in FAST:
             item.add_marker(pytest.mark.fast)
-        if name in SLOW:
-            item.add_marker(pytest.mark.slow)
         if name in RARE:
             item.add_marker(pytest.mark.rare)
+        if name in SLOW and not item.get_closest_marker("rare"):
+            item.add_marker(pytest.mark.slow)
     place = {name: number for number, name in enumerate(DEAREST)}
     items.sort(key=lambda item: place.get(item.path.stem.removeprefix("test_"), len(place)))
 

@@ -19,7 +19,7 @@ def on_one_device(name):
     return ten_steps(METHODS[name], 1, 1)
 
 
-FEW = ("2 data", "8 fsdp", "2 x 4")  # of the meshes: 2 and 8 devices, by data, by fsdp and by both
+FEW = ("8 fsdp", "2 x 4")  # of the meshes; SODA has them all
 OPTIONS = ("soda_learned", *methods.OTHERS)  # whose networks other cases have on more meshes
 RARE = 1e-3  # in networks with ten times the parameters of the others, some are always near 0
 FAR = 6e-3  # a step of the rate 3e-3, the other way

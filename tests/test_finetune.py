@@ -23,7 +23,7 @@ LENGTHS = {"train.batch": BATCH, "train.images": TUNED * BATCH, "checkpoint.ever
 SHORT = {**LENGTHS, "optimizer.warmup_images": 2 * BATCH, "train.log_every_images": 3 * BATCH}
 
 
-@pytest.fixture(scope="module", params=ORIGINS)
+@pytest.fixture(scope="module", params=["soda", pytest.param("ddae", marks=pytest.mark.rare)])
 def origin(request, tmp_path_factory):
     """The workdir of a trained run."""
     workdir = tmp_path_factory.mktemp(request.param)

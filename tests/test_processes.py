@@ -40,6 +40,7 @@ def test_two_processes_train_what_one_trains(alone, pair):
     assert_close(workdir, alone)
 
 
+@pytest.mark.rare
 def test_from_4_processes_to_1(alone, tmp_path):
     """From 2 to 2 and to 1 others go."""
     output = launched.run(command(tmp_path, **{"train.images": BATCH * 7}), processes=4)
@@ -83,6 +84,7 @@ def test_sigterm_to_one_process_saves_in_all_and_the_same_command_goes_on(pair, 
         np.testing.assert_array_equal(x, y)
 
 
+@pytest.mark.rare
 def test_one_process_killed_the_others_say_so_and_end_and_a_restart_goes_on(alone, tmp_path):
     run = launched.start([*command(tmp_path), "--heartbeat=10"], processes=2)
     launched.wait_for(run, f"step {SAVE + 1} ")
@@ -139,6 +141,7 @@ def test_two_processes_probe_what_one_probes(model, tmp_path):
                 )
 
 
+@pytest.mark.rare
 def test_two_processes_draw_what_one_draws(model, tmp_path):
     run = Path(shutil.copytree(model, tmp_path / "run"))
     output = launched.run(["-m", "experiments.sample", f"--workdir={run}", "--count=3"], processes=2)
@@ -150,6 +153,7 @@ def test_two_processes_draw_what_one_draws(model, tmp_path):
         assert np.abs(found - expected).max() <= 1, kind  # of 255, by rounding
 
 
+@pytest.mark.rare
 def test_two_processes_embed_what_one_embeds(tmp_path):
     bundle, name = bundles.written("resnet18"), small_run.dataset()
     arguments = [f"--bundle={bundle}", f"--source=tfds:{name}", f"--data_dir={prepared_data.data_dir()}"]
