@@ -75,7 +75,8 @@ def check_rest(rest, moments):
 
 
 MESHES = [(8, 1, 1), (1, 8, 1), (2, 4, 1), (2, 4, 2)]  # by data, by fsdp, microbatches
-CASES = [(name, *mesh) for name in METHODS for mesh in MESHES if name != "ddae" or mesh == MESHES[-1]]  # it is large
+# the DDAE's net is large: one mesh that has both
+CASES = [(name, *mesh) for name in METHODS for mesh in MESHES if name != "ddae" or mesh == (2, 4, 2)]
 
 
 @pytest.mark.parametrize(("name", "data", "fsdp", "accumulation"), CASES, ids=lambda n: str(n))
