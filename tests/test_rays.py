@@ -70,6 +70,16 @@ def test_in_the_frame_of_the_world_sources_are_not_looked_at(kind):
     assert np.abs(world - Rays(kind=kind)(CAMERAS, 4, 4)).max() > 0.1
 
 
+@pytest.mark.parametrize("encoding", ["none", "octaves"])
+def test_both_frames_are_the_world_s_beside_the_source_s(encoding):
+    both, *each = (Rays(frame=frame, encoding=encoding) for frame in ("both", "world", "source"))
+    expected = np.concatenate([rays(CAMERAS, 4, 4) for rays in each], -1)
+    np.testing.assert_array_equal(both(CAMERAS, 4, 4), expected)
+    assert both.channels == expected.shape[-1]
+    expected = np.concatenate([rays.of_sources(CAMERAS, 4, 4) for rays in each], -1)
+    np.testing.assert_array_equal(both.of_sources(CAMERAS, 4, 4), expected)
+
+
 def test_a_point_on_the_ray_is_seen_in_the_middle_of_its_pixel():
     d = np.asarray(rays.directions(CAMERAS["target_camera"], CAMERAS["intrinsics"], 3, 5), np.float64)
     camera = np.asarray(CAMERAS["target_camera"], np.float64)

@@ -123,7 +123,7 @@ def model() -> ConfigDict:
     #                      none | concat (direction, origin) | moment (direction, moment)
     #                      | sphere (a point of the ray) | unit_sphere (two angles)
     # source: as the first source's camera sees them | world: in the frame of the data set, for scenes that share a
-    # place. What the paper does is not known.
+    # place | both, side by side. What the paper does is not known.
     model.ray_frame = "source"
     model.ray_scale = 1.0  # length in units of the world that counts as 1 in rays
     model.ray_radius = 1.0  # sphere: how far along the ray, in that length

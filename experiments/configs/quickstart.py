@@ -10,11 +10,13 @@ loss. The encoder reads 48 x 48 pixels, as they are; the target has 32 x 32, in 
 what takes the time: so more images fit in the minutes. A patch has 48 numbers, so 48 channels let it through; with 64,
 an image teaches hardly more, and takes a quarter longer; 32 blur it. The encoder has one residual block a stage: with
 two, as in ResNet-18, an image taught as much, and took a fifth longer. Batches of 16 make more steps of the minutes;
-of 32, a little faster an image, left shapes blurred. Twice the rate of the recipe with masks brings 0.3 dB of PSNR.
+of 32, a little faster an image, left shapes blurred. Twice the rate of the recipe with masks brings 0.3 dB of PSNR, and
+Muon another 0.5, at no cost in time.
 
 The denoiser sees the rays of the target (`model.rays`): told which view to paint, it can spend z on what is there to
 see, floor and wall come to lie where they belong, and a generated picture can be held against the target. They are
-rays of the world: every object stands at its origin, so that z needn't say from where its source was taken.
+rays of the world, for every object stands at its origin, so that z needn't say from where its source was taken; and
+rays as the source's camera sees them, so that z can say how the object is turned before that camera (0.15 dB).
 
 It predicts the image, and the loss is that of the image: both weigh high noise, where only z can tell what to
 paint, so that z fills early. (To predict v leaves grainy pictures after so little training.) Pictures are drawn with a
@@ -58,7 +60,7 @@ def get_config(kind: str = "") -> ConfigDict:
         config.optimizer.orthogonal = ORTHOGONAL
         config.data.update(zoom=4 / 3, source_size=48)
         config.model.encoder = "resnet10"
-        config.model.update(mask_section=0.0, mask_all=0.05, pooled_norm=True, ray_frame="world")
+        config.model.update(mask_section=0.0, mask_all=0.05, pooled_norm=True, ray_frame="both")
         config.model.update(channels=48, multipliers=(1, 1), attention=(False, True), latent_dim=500)
     config.ema.decay = 0.998
     config.train.update(images=4 * IMAGES_PER_MINUTE, batch=16, log_every_images=1_024)

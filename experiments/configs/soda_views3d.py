@@ -27,7 +27,7 @@ def get_config(kind: str = "") -> ConfigDict:
     config.samples.guidance = 0.0
     config.train.log_every_images = 4_096
     if kind == "draws":
-        config.model.encoder = "resnet18"
+        config.model.update(encoder="resnet18", ray_frame="world")
         config.optimizer.update(name="adamw", learning_rate=1e-3, nesterov=False)
         config.diffusion.draws = 8
         config.train.images = 200_000

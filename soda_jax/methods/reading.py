@@ -39,7 +39,7 @@ class Reading:
     def __post_init__(self):
         if self.source_rays and not self.rays:
             raise ValueError("model.source_rays=True needs to know which rays: set model.rays")
-        if self.source_rays and self.rays.frame == "world":
+        if self.source_rays and self.rays.frame != "source":
             raise ValueError(
                 "model.source_rays=True: an image that is encoded by itself has no place in the world: set "
                 "model.ray_frame='source'"

@@ -6,7 +6,7 @@ Intrinsics K are those of an image whose sides have length 1, (0, 0) its upper l
 resolution.
 
     [R | o] = [R_s | o_s]^-1 [R_t | o_t]                     (1)  a camera in the frame of the first source's; in that
-                                                                  of the world it stays [R_t | o_t]
+                                                                  of the world [R_t | o_t]; or both, side by side
     d(u, v) = R K^-1 (u, v, 1) / |K^-1 (u, v, 1)|            (2)  direction of the ray through (u, v), unit length
     concat       [d, o / s]                                  (3)  SODA (arXiv 2311.17901), appendix G.3
     moment       [d, o x d / s]                              (4)  Pluecker coordinates: whichever point o of the ray
@@ -18,7 +18,9 @@ resolution.
 
 s is the length, in units of the world, that counts as 1. A rigid motion of all cameras changes nothing, by (1). In the
 world's frame it does: that is for scenes that share a place, such as objects that stand upright at the origin, which a
-network then needn't find anew from where each source was taken. The sphere of (7) stands around the first source's
+network then needn't find anew from where each source was taken. With both, it is also told how the target's camera
+stands to the source's: an encoder that sees an image alone cannot say how an object is turned in the world, but can say
+how it is turned before its own camera. The sphere of (7) stands around the first source's
 camera, or the world's origin. A ray that misses it, or leaves from outside and points away,
 has no such root: p is then its point nearest to the centre (with a >= 0), moved onto the sphere, so that p does not
 jump where a ray begins to miss.
@@ -38,7 +40,7 @@ from soda_jax.nn.embed import sinusoid
 from soda_jax.types import Batch
 
 Kind = Literal["concat", "moment", "sphere", "unit_sphere"]
-Frame = Literal["source", "world"]
+Frame = Literal["source", "world", "both"]
 Encoding = Literal["none", "sinusoidal", "octaves"]
 View = Float[Array, "b h w r"]  # a ray a pixel, in r channels
 COORDINATES = {"concat": 6, "moment": 6, "sphere": 3, "unit_sphere": 2}
@@ -57,7 +59,8 @@ einsum = partial(jnp.einsum, precision="highest")
 class Rays:
     """(3) to (6), as they are or encoded by (8) or (9), as channels of an image.
 
-    frame: whether cameras are moved by (1), "source", or taken as they are, "world".
+    frame: whether cameras are moved by (1), "source", or taken as they are, "world"; or "both", in this order: world,
+    source.
     scale: s. radius: s_d of (5). frequencies: K of (8) and (9), for each coordinate.
     ValueError, with the key, for a number that is not positive.
     """
@@ -77,7 +80,8 @@ class Rays:
     @property
     def channels(self) -> int:
         """How many channels a ray has."""
-        return COORDINATES[self.kind] * (1 if self.encoding == "none" else 2 * self.frequencies)
+        coordinates = COORDINATES[self.kind] * (2 if self.frame == "both" else 1)
+        return coordinates * (1 if self.encoding == "none" else 2 * self.frequencies)
 
     def __call__(self, cameras: Batch, height: int, width: int) -> Float[Array, "b {height} {width} r"]:
         """One ray through the middle of each pixel of the target; cameras: a mapping that holds CAMERAS.
@@ -85,8 +89,9 @@ class Rays:
         Raises ValueError if one of them is not there.
         """
         self.check(cameras)
-        camera = self.placed(sources(cameras)[:, 0], cameras["target_camera"])
-        return self.through(camera, cameras["intrinsics"], height, width)
+        return self.seen_from(
+            sources(cameras)[:, 0], cameras["target_camera"], cameras["intrinsics"], height, width
+        )
 
     def of_sources(self, cameras: Batch, height: int, width: int) -> Float[Array, "b v {height} {width} r"]:
         """The same of each source."""
@@ -94,13 +99,25 @@ class Rays:
         every, intrinsics = sources(cameras), cameras["intrinsics"]
         b, v = every.shape[:2]
         first = jnp.broadcast_to(every[:, :1], every.shape).reshape(b * v, 4, 4)
-        camera = self.placed(first, every.reshape(b * v, 4, 4))
-        rays = self.through(camera, jnp.repeat(intrinsics, v, axis=0), height, width)
+        rays = self.seen_from(
+            first, every.reshape(b * v, 4, 4), jnp.repeat(intrinsics, v, axis=0), height, width
+        )
         return rays.reshape(b, v, *rays.shape[1:])
 
-    def placed(self, first: Float[Array, "b 4 4"], camera: Float[Array, "b 4 4"]) -> Float[Array, "b 4 4"]:
-        """A camera in the frame that rays are given in."""
-        return relative(first, camera) if self.frame == "source" else camera
+    def seen_from(
+        self,
+        first: Float[Array, "b 4 4"],
+        camera: Float[Array, "b 4 4"],
+        intrinsics: Float[Array, "b 3 3"],
+        height: int,
+        width: int,
+    ) -> Float[Array, "b {height} {width} r"]:
+        """The rays of a camera in the frame that they are given in, or in both, encoded."""
+        placed = [camera] if self.frame in ("world", "both") else []
+        placed += [relative(first, camera)] if self.frame in ("source", "both") else []
+        return self.encoded(
+            jnp.concatenate([self.through(one, intrinsics, height, width) for one in placed], -1)
+        )
 
     def check(self, cameras: Batch) -> None:
         """Raises ValueError if one of CAMERAS is not there."""
@@ -113,10 +130,10 @@ class Rays:
     def through(
         self, camera: Float[Array, "b 4 4"], intrinsics: Float[Array, "b 3 3"], height: int, width: int
     ) -> Float[Array, "b {height} {width} r"]:
-        """The rays of a camera in the frame of (1)."""
+        """The rays of a camera in the frame of (1), not yet encoded."""
         d = directions(camera, intrinsics, height, width)
         o = jnp.broadcast_to(camera[:, None, None, :3, 3], d.shape) / self.scale
-        return self.encoded(self.coordinates(o, d))
+        return self.coordinates(o, d)
 
     def coordinates(self, o: Float[Array, "b h w 3"], d: Float[Array, "b h w 3"]) -> View:
         """(3) to (6); o in units of s."""
