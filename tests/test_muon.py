@@ -84,7 +84,7 @@ def test_singular_values_come_near_one_and_their_vectors_stay(worst):
     draws = np.random.default_rng(0)
     u, v = (np.linalg.qr(draws.normal(size=(rows, 6)))[0] for rows in (50, 6))
     m = jnp.asarray((u * np.geomspace(worst, 1.0, 6)) @ v.T, jnp.float32)
-    values = u.T @ np.asarray(orthogonal(m[None])[0], np.float64) @ v
+    values = u.T @ np.asarray(orthogonal([m])[0], np.float64) @ v
     assert np.diag(values).min() > 0.65 and np.diag(values).max() < 1.15
     np.testing.assert_allclose(values, np.diag(np.diag(values)), atol=1e-4)
 

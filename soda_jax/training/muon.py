@@ -6,14 +6,14 @@ U V' ~ m Q / |m|,   Q = P_1 .. P_5,   P_k = 3.4445 - 4.7750 A_k + 2.0315 A_k^2  
 A_1 = m' m / |m|^2,   A_(k+1) = P_k A_k P_k                                                (4)
 
 With (2) an update has the root mean square of AdamW's, so that rates and weight decay carry over (arXiv 2502.16982).
-(3) is Jordan's polynomial of the singular values, five times over: it takes them to 0.7 .. 1.2, not to 1. It is
-computed on the smaller Gram matrix (4), for all matrices of one size at once: of a tall one, multiplying m itself
-five times over costs several times as much.
+(3) is Jordan's polynomial of the singular values, five times over: it takes them to 0.7 .. 1.2, not to 1. Q / |m| is
+roughly (m' m)^(-1/2), so that all of it happens to Gram matrices (4), together to all that have one size: multiplying
+m itself five times over costs several times as much where it is tall.
 """
 
 import re
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Sequence
 
 import jax
 import jax.numpy as jnp
@@ -61,38 +61,47 @@ def labels(params: Tree, pattern: str) -> Tree:
 
 
 def orthogonal_updates(momenta: Tree) -> Tree:
-    """(2) of each array of the tree; those of one size are stacked."""
+    """(2) of each array of the tree."""
     leaves, form = jax.tree.flatten(momenta)
-    matrices = [tall(leaf) for leaf in leaves]
-    for places in of_one_size(matrices):
-        found = orthogonal(jnp.stack([matrices[place] for place in places]))
-        found = ROOT_MEAN_SQUARE * found.shape[1] ** 0.5 * found
-        for place, matrix in zip(places, found, strict=True):
-            matrices[place] = matrix
-    return jax.tree.unflatten(form, [as_was(*pair) for pair in zip(matrices, leaves, strict=True)])
+    found = orthogonal([tall(leaf) for leaf in leaves])
+    found = [ROOT_MEAN_SQUARE * len(matrix) ** 0.5 * matrix for matrix in found]
+    return jax.tree.unflatten(form, [as_was(*pair) for pair in zip(found, leaves, strict=True)])
 
 
-def of_one_size(matrices: Iterable[Array]) -> Iterable[list[int]]:
-    """The places of matrices, by their sizes."""
-    places = defaultdict(list)
-    for place, matrix in enumerate(matrices):
-        places[matrix.shape].append(place)
-    return places.values()
+def orthogonal(matrices: Sequence[Array]) -> list[Array]:
+    """(3): U V' of each matrix [rows, columns], roughly; rows >= columns.
 
-
-def orthogonal(m: Float[Array, "n rows columns"]) -> Float[Array, "n rows columns"]:
-    """(3): U V' of each matrix, roughly; rows >= columns. In float32, whatever products usually are computed in."""
+    In float32, whatever products usually are computed in.
+    """
     with jax.default_matmul_precision("highest"):
-        gram = jnp.einsum("nrc,nrd->ncd", m, m)
-        square = jnp.trace(gram, axis1=1, axis2=2)[:, None, None] + SMALLEST
-        a, product = gram / square, None
-        one = jnp.eye(m.shape[2])[None]
-        for step in range(STEPS):
-            p = POLYNOMIAL[0] * one + POLYNOMIAL[1] * a + POLYNOMIAL[2] * (a @ a)
-            product = p if product is None else product @ p
-            if step < STEPS - 1:
-                a = p @ a @ p
-        return m / jnp.sqrt(square) @ product
+        roots = inverse_roots([m.T @ m for m in matrices])
+        return [m @ root for m, root in zip(matrices, roots, strict=True)]
+
+
+def inverse_roots(grams: Sequence[Array]) -> list[Array]:
+    """Q / |m| of (3) for each m'm [columns, columns]; those of one size are computed together."""
+    places, roots = defaultdict(list), list(grams)
+    for place, gram in enumerate(grams):
+        places[gram.shape].append(place)
+    for alike in places.values():
+        found = inverse_root(jnp.stack([grams[place] for place in alike]))
+        for place, root in zip(alike, found, strict=True):
+            roots[place] = root
+    return roots
+
+
+def inverse_root(gram: Float[Array, "n columns columns"]) -> Float[Array, "n columns columns"]:
+    """Roughly the inverse of the square root of each."""
+    square = jnp.trace(gram, axis1=1, axis2=2)[:, None, None] + SMALLEST
+    one = jnp.broadcast_to(jnp.eye(gram.shape[2]), gram.shape)
+
+    def step(carry: tuple[Array, Array], _: None) -> tuple[tuple[Array, Array], None]:
+        a, product = carry
+        p = POLYNOMIAL[0] * one + POLYNOMIAL[1] * a + POLYNOMIAL[2] * (a @ a)
+        return (p @ a @ p, product @ p), None
+
+    (_, product), _ = jax.lax.scan(step, (gram / square, one), length=STEPS)  # a loop is compiled sooner
+    return product / jnp.sqrt(square)
 
 
 def tall(kernel: Float[Array, "... channels"]) -> Float[Array, "rows columns"]:
