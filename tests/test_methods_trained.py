@@ -69,6 +69,7 @@ METHODS = {
         "ddae.augment": 0.5,
         "ddae.classes": 5,
         "samples.guidance": 0.5,
+        "optimizer.name": "muon",
         "ddae.self_condition": "block_0",
     },
     "byol": TWO_VIEWS,  # which has all that simclr and vicreg have, and more
