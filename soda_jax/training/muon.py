@@ -6,7 +6,7 @@ U V' ~ m Q / |m|,   Q = P_1 .. P_5,   P_k = 3.4445 - 4.7750 A_k + 2.0315 A_k^2  
 A_1 = m' m / |m|^2,   A_(k+1) = P_k A_k P_k                                                (4)
 
 With (2) an update has the root mean square of AdamW's, so that rates and weight decay carry over (arXiv 2502.16982).
-(3) is Jordan's polynomial of the singular values, five times over: it takes them to 0.7 .. 1.2, not to 1. Q / |m| is
+(3) is Jordan's polynomial of the singular values, five times over: it takes them to 0.7 .. 1.1, not to 1. Q / |m| is
 roughly (m' m)^(-1/2), so that all of it happens to Gram matrices (4), together to all that have one size: multiplying
 m itself five times over costs several times as much where it is tall.
 """
@@ -20,6 +20,7 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Float
 
+from soda_jax.parallel.sharding import name_of
 from soda_jax.types import Tree
 
 STEPS = 5
@@ -48,8 +49,7 @@ def labels(params: Tree, pattern: str) -> Tree:
         ) from None
 
     def label(path: tuple, leaf: Array) -> str:
-        name = jax.tree_util.keystr(path, simple=True, separator="/")
-        return "muon" if leaf.ndim in (2, 4) and expression.search(name) else "adam"
+        return "muon" if leaf.ndim in (2, 4) and expression.search(name_of(path)) else "adam"
 
     found = jax.tree_util.tree_map_with_path(label, params)
     if "muon" not in jax.tree.leaves(found):
